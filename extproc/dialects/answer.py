@@ -1,0 +1,73 @@
+"""A model's answer as a sequence of events, the same whatever dialect it came in.
+
+Decoders of a pool's dialect produce these, response policies read and replace them, encoders of a client API
+write them. An event that nobody changed keeps the bytes it came in (`raw`), so that a decoder and an encoder of
+the same wire format pass it through untouched; whoever changes an event builds a new one without `raw`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from extproc.rejection import Rejection
+
+
+@dataclass(frozen=True, slots=True)
+class Delta:
+    """One piece of one choice: text, reasoning, tool-call fragments, and the finish reason with the last piece.
+
+    A whole (non-streamed) answer is one Delta per choice. `tool_calls` and `logprobs` are the OpenAI chat shapes,
+    decoded. `finish_reason` is OpenAI's: stop, length, tool_calls, content_filter.
+    """
+
+    index: int = 0
+    text: str = ""
+    reasoning: str = ""
+    role: str | None = None
+    tool_calls: list[dict[str, Any]] | None = None
+    logprobs: dict[str, Any] | None = None
+    finish_reason: str | None = None
+    raw: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Embedding:
+    """One embedding vector, for the input at `index`; floats, or base64 of little-endian float32 when `encoded`."""
+
+    index: int
+    vector: list[float] | None = None
+    encoded: str | None = None
+    raw: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Tokens as the upstream reports them (cumulative: the last one wins). None: it did not say."""
+
+    prompt_tokens: int | None
+    completion_tokens: int | None
+    cached_tokens: int | None = None
+    raw: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Opaque:
+    """Bytes that pass through unread (a whole JSON answer's original body, SSE comments, KServe tensors)."""
+
+    raw: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """The upstream failed, perhaps after a 200 and some tokens. Nothing but `Done` follows."""
+
+    rejection: Rejection
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """The answer ended in the way its protocol ends one. Without it the stream was truncated."""
+
+
+AnswerEvent = Delta | Embedding | Usage | Opaque | Failed | Done

@@ -1,0 +1,168 @@
+"""What a client API and a pool's dialect must offer. The only types the rest of the house knows of a wire format.
+
+Any client API works over any dialect because both sides speak `InferenceRequest` and `AnswerEvent`.
+Pure functions over bytes: nothing here does I/O.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Protocol
+
+from extproc.dialects.answer import AnswerEvent
+from extproc.rejection import Rejection
+
+
+class Operation(StrEnum):
+    """What is asked of a model; the values are the `operations` a model lists in gateway.yaml."""
+
+    CHAT = "chat"
+    COMPLETIONS = "completions"
+    EMBEDDINGS = "embeddings"
+    INFER = "infer"
+
+
+class InvalidRequest(Exception):
+    """A body that can't be understood. Raised by parsers only, and turned into a `Reject` by the policy that parses."""
+
+    def __init__(self, rejection: Rejection) -> None:
+        super().__init__(rejection.message)
+        self.rejection = rejection
+
+
+@dataclass(frozen=True, slots=True)
+class RequestHead:
+    """Method, path (with query) and headers of the client's request; header names in lower case."""
+
+    method: str
+    path: str
+    headers: dict[str, str]
+
+
+@dataclass(slots=True)
+class TextSegment:
+    """One piece of text a client sent: `role` is system, user, assistant, tool or input (prompts, embeddings).
+
+    `locator` is opaque to everyone but the request that made it; it says where `replace_texts` puts new text.
+    """
+
+    role: str
+    text: str
+    locator: tuple[int | str, ...]
+
+
+class InferenceRequest(Protocol):
+    """A parsed request, independent of the client API.
+
+    `output_limit_tokens` is the largest cap the request sets on output per choice (max_tokens,
+    max_completion_tokens), None when it sets none. `include_usage`: the client asked to see streamed usage.
+    """
+
+    operation: Operation
+    model: str
+    stream: bool
+    include_usage: bool
+    choices: int
+    output_limit_tokens: int | None
+
+    def texts(self) -> Sequence[TextSegment]:
+        """Every text in the request, in order (messages, tool results and arguments, prompts, inputs)."""
+
+    def replace_texts(self, changed: Sequence[TextSegment]) -> None:
+        """Put changed texts back where they came from."""
+
+
+@dataclass(frozen=True, slots=True)
+class UpstreamModel:
+    """What a dialect needs to know to encode a request: upstream name, output cap when the client set none, and how
+    to render a chat into one prompt string (None: the upstream applies its own template)."""
+
+    name: str
+    default_output_tokens: int
+    render_chat: Callable[[InferenceRequest], str] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class UpstreamCall:
+    """The request as the pool gets it. `body` None: the client's bytes go on unchanged."""
+
+    path: str
+    body: bytes | None
+    set_headers: tuple[tuple[str, str], ...] = ()
+    remove_headers: tuple[str, ...] = ()
+
+
+class AnswerDecoder(Protocol):
+    """Bytes of one upstream answer -> events. Any split of the bytes gives the same events."""
+
+    def feed(self, data: bytes) -> list[AnswerEvent]: ...
+
+    def finish(self) -> list[AnswerEvent]:
+        """The body ended. A truncated or unreadable answer yields `Failed`."""
+
+
+class AnswerEncoder(Protocol):
+    """Events -> bytes of the client's response."""
+
+    @property
+    def content_type(self) -> str: ...
+
+    def encode(self, events: Sequence[AnswerEvent]) -> bytes:
+        """Bytes to send now; a non-streamed answer gives all of them with `Done`."""
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerIdentity:
+    """What a client sees of an answer besides its content."""
+
+    id: str
+    created_s: int
+    model: str
+
+
+@dataclass(slots=True)
+class TokenTotals:
+    """What the gateway counted or believes at the end; an encoder asks for it when the upstream sent no usage."""
+
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    cached_tokens: int = 0
+
+
+class ClientApi(Protocol):
+    """One client API (OpenAI chat completions, embeddings, KServe infer, ...): one path, one body format."""
+
+    operation: Operation
+
+    def parse(self, head: RequestHead, body: bytes) -> InferenceRequest:
+        """Raises InvalidRequest."""
+
+    def encoder(self, request: InferenceRequest, identity: AnswerIdentity, totals: TokenTotals) -> AnswerEncoder:
+        """`totals` is shared and filled by the time the answer's end is encoded."""
+
+    def error(self, rejection: Rejection) -> bytes:
+        """The error body in this API's shape."""
+
+
+class PoolDialect(Protocol):
+    """The wire format a pool's servers speak."""
+
+    def check(self, request: InferenceRequest) -> Rejection | None:
+        """What this dialect can't carry is refused before anything is charged (400, naming the parameter)."""
+
+    def encode(self, request: InferenceRequest, model: UpstreamModel) -> UpstreamCall: ...
+
+    def decoder(self, request: InferenceRequest, status: int, content_type: str) -> AnswerDecoder:
+        """A decoder for one response. A status >= 400 decodes to `Failed` with the upstream's message."""
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """What a method and path mean: a client API, or the list of models, or nothing we serve."""
+
+    api: ClientApi | None = None
+    lists_models: bool = False
+    model_id: str | None = None
+    rejection: Rejection | None = None

@@ -1,0 +1,220 @@
+"""The whole of gateway.yaml as one frozen value.
+
+Owns the top level and the sections about this gateway itself; models, pools and policies have their own
+files. Must not know: YAML, the environment, Envoy.
+"""
+
+import enum
+import functools
+import hashlib
+from collections.abc import Mapping
+from typing import Annotated
+
+import pydantic
+
+from extproc.config.address import HostPort, Listen, TcpAddress, UnixAddress
+from extproc.config.models import Model
+from extproc.config.policy import FailureMode, PolicySettings
+from extproc.config.pools import Pool
+from extproc.config.section import ExistingFile, ModelName, Name, Seconds, Section
+
+_MIN_SECRET_CHARS = 16
+_VERSION_CHARS = 12
+
+
+class Tier(enum.StrEnum):
+    """How much a principal may use."""
+
+    FREE = "free"
+    BASIC = "basic"
+    PRO = "pro"
+    ENTERPRISE = "enterprise"
+
+
+class LogLevel(enum.StrEnum):
+    """The least important messages that are logged."""
+
+    DEBUG = "debug"
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
+
+
+class Gateway(Section):
+    """The Envoy side."""
+
+    listen: HostPort = TcpAddress("127.0.0.1", 10000)
+    """Where clients connect."""
+
+    admin: HostPort = TcpAddress("127.0.0.1", 9901)
+    """Envoy's admin interface; it can stop Envoy, so keep it on loopback."""
+
+    max_body_bytes: Annotated[int, pydantic.Field(ge=1024, le=1 << 30)] = 10 * 1024 * 1024
+    """Largest request body."""
+
+    max_connections: Annotated[int, pydantic.Field(ge=1)] = 10_000
+    """Most client connections at a time; further ones are closed at once."""
+
+    max_concurrent_streams: Annotated[int, pydantic.Field(ge=1, le=10_000)] = 100
+    """Most requests in flight on one HTTP/2 connection."""
+
+    request_headers_timeout_s: Seconds = 10.0
+    """A client has this long to send its request's headers."""
+
+    request_timeout_s: Seconds = 60.0
+    """A client has this long to send its whole request; the answer may take longer."""
+
+    stream_idle_timeout_s: Seconds = 300.0
+    """A request on which nothing moves in either direction for so long is ended."""
+
+    connection_idle_timeout_s: Seconds = 3600.0
+    """A client connection without requests is closed after so long."""
+
+    trusted_hops: Annotated[int, pydantic.Field(ge=0, le=16)] = 0
+    """How many proxies in front of this one append to `x-forwarded-for` and can be believed."""
+
+    access_log: Annotated[str, pydantic.StringConstraints(pattern=r"^/\S+$")] | None = "/dev/stdout"
+    """File for one line of JSON per request; null for none."""
+
+    default_pool: Name | None = None
+    """Where requests go, unseen by the service, when it is gone and `service.on_failure` is `open`."""
+
+
+class Service(Section):
+    """The external processor: `extproc serve`."""
+
+    listen: Listen = UnixAddress("/tmp/extproc/extproc.sock")  # noqa: S108 (a documented default; deployments set their own)
+    """Where Envoy reaches it; with several workers each has a numbered socket, or they share the port."""
+
+    workers: Annotated[int, pydantic.Field(ge=1, le=256)] = 1
+    """Worker processes."""
+
+    admin: HostPort = TcpAddress("127.0.0.1", 9002)
+    """Metrics and health over HTTP."""
+
+    on_failure: FailureMode = FailureMode.CLOSED
+    """What Envoy does with requests when the service is gone: `closed` refuses them with 503, `open` sends
+    them, unchecked and uncounted, to `gateway.default_pool`."""
+
+    drain_timeout_s: Seconds = 30.0
+    """Streams in flight have this long to end after SIGTERM."""
+
+    @property
+    def addresses(self) -> tuple[TcpAddress | UnixAddress, ...]:
+        """Where the workers listen, in their order; one entry where they share it."""
+        if self.workers == 1 or isinstance(self.listen, TcpAddress):
+            return (self.listen,)
+        return tuple(self.listen.numbered(index) for index in range(self.workers))
+
+
+def _check_redis_url(value: pydantic.SecretStr) -> pydantic.SecretStr:
+    if not value.get_secret_value().startswith(("redis://", "rediss://", "unix://")):
+        raise ValueError("a Redis URL begins with redis://, rediss:// or unix://")
+    return value
+
+
+class Redis(Section):
+    """The shared store: keys, limits, caches, ledger."""
+
+    url: Annotated[pydantic.SecretStr, pydantic.AfterValidator(_check_redis_url)] = pydantic.SecretStr(
+        "redis://127.0.0.1:6379"
+    )
+    """`redis://[:password@]host:port[/db]`, `rediss://` for TLS, `unix:///path` for a socket."""
+
+    timeout_s: Seconds = 0.25
+    """A command unanswered for so long has failed."""
+
+
+class StaticKey(Section):
+    """An API key that works without Redis."""
+
+    hash: Annotated[str, pydantic.StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+    """The keyed hash of the key, 64 lower-case hex digits, as `extproc keys create` prints it."""
+
+    team: Annotated[str, pydantic.StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")]
+    """The team it belongs to."""
+
+    tier: Tier = Tier.FREE
+    """How much it may use: `free`, `basic`, `pro`, `enterprise`."""
+
+    models: tuple[Annotated[str, pydantic.StringConstraints(pattern=r"^(\*|[A-Za-z0-9]\S*)$")], ...] = ("*",)
+    """The models it may ask for: keys of `models`, or `*` for all."""
+
+
+class Keys(Section):
+    """API keys. Only keyed hashes are ever stored."""
+
+    hash_secret: pydantic.SecretStr | None = None
+    """The secret of the keyed hash, at least 16 characters; changing it invalidates every key."""
+
+    hash_secret_file: ExistingFile | None = None
+    """A file that holds it instead."""
+
+    static: Mapping[Name, StaticKey] = {}
+    """Keys by name that need no Redis."""
+
+    @functools.cached_property
+    def secret(self) -> bytes:
+        """The secret, from wherever it is kept. Raises ValueError if there is none or it is too short."""
+        if (self.hash_secret is None) == (self.hash_secret_file is None):
+            raise ValueError("give hash_secret or hash_secret_file, one of them")
+        if self.hash_secret is not None:
+            secret = self.hash_secret.get_secret_value().encode()
+        elif self.hash_secret_file is not None:
+            secret = self.hash_secret_file.read_bytes().strip()
+        if len(secret) < _MIN_SECRET_CHARS:
+            raise ValueError(f"the secret has at least {_MIN_SECRET_CHARS} characters")
+        return secret
+
+
+class Tracing(Section):
+    """OpenTelemetry traces."""
+
+    otlp_grpc: HostPort
+    """Where an OpenTelemetry collector takes OTLP over gRPC."""
+
+    sampling_percent: Annotated[float, pydantic.Field(ge=0, le=100)] = 1.0
+    """Share of the requests traced whose caller has not decided already (`traceparent`)."""
+
+
+class Telemetry(Section):
+    """What the gateway says about itself."""
+
+    tracing: Tracing | None = None
+    """Traces; none without this section."""
+
+    log_level: LogLevel = LogLevel.INFO
+    """Least important messages of the service that are logged."""
+
+
+class GatewayConfig(Section):
+    """gateway.yaml."""
+
+    gateway: Gateway = Gateway()
+    """The Envoy side."""
+
+    service: Service = Service()
+    """The external processor: `extproc serve`."""
+
+    redis: Redis = Redis()
+    """The shared store."""
+
+    keys: Keys = Keys()
+    """API keys."""
+
+    models: Annotated[Mapping[ModelName, Model], pydantic.Field(min_length=1)]
+    """Public model names."""
+
+    pools: Annotated[Mapping[Name, Pool], pydantic.Field(min_length=1)]
+    """Where they are served."""
+
+    policies: Mapping[str, PolicySettings] = {}
+    """Settings of each policy that has any; one that is not named has its defaults."""
+
+    telemetry: Telemetry = Telemetry()
+    """Traces and logs."""
+
+    @functools.cached_property
+    def version(self) -> str:
+        """Names the content in logs and metrics. Secrets do not go into it, so it can be shown to anyone."""
+        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()[:_VERSION_CHARS]

@@ -1,0 +1,97 @@
+"""The `models` section: what a client may ask for by name.
+
+Must not know: how text is tokenised or a template is rendered; it only says which.
+"""
+
+import enum
+from typing import Annotated, Any, Literal
+
+import pydantic
+
+from extproc.config.section import ExistingFile, Name, Section
+
+
+class Operation(enum.StrEnum):
+    """What a client can have a model do: the API it may call the model through."""
+
+    CHAT = "chat"
+    COMPLETIONS = "completions"
+    EMBEDDINGS = "embeddings"
+    INFER = "infer"
+
+
+class TiktokenTokenizer(Section):
+    """A BPE vocabulary of the tiktoken family: a built-in encoding, or a rank file with its split pattern."""
+
+    type: Literal["tiktoken"]
+
+    encoding: Literal["cl100k_base", "o200k_base"] | None = None
+    """A built-in encoding."""
+
+    file: ExistingFile | None = None
+    """A rank file (`.tiktoken`), relative to the configuration file."""
+
+    pattern: str | None = None
+    """Name of the pattern that splits text before the ranks of `file` apply."""
+
+
+class HuggingfaceTokenizer(Section):
+    """A `tokenizer.json`, as published with most models."""
+
+    type: Literal["huggingface"]
+
+    file: ExistingFile
+    """The `tokenizer.json`, relative to the configuration file."""
+
+
+class SentencepieceTokenizer(Section):
+    """A SentencePiece model."""
+
+    type: Literal["sentencepiece"]
+
+    file: ExistingFile
+    """The `.model` file, relative to the configuration file."""
+
+
+Tokenizer = Annotated[
+    TiktokenTokenizer | HuggingfaceTokenizer | SentencepieceTokenizer, pydantic.Discriminator("type")
+]
+
+
+class TemplateFile(Section):
+    """A chat template of one's own."""
+
+    file: ExistingFile
+    """A Jinja file as in `tokenizer_config.json`'s `chat_template`, relative to the configuration file."""
+
+
+def _template_tag(value: Any) -> str:
+    return "template-name" if isinstance(value, str) else "template-file"
+
+
+ChatTemplate = Annotated[
+    Annotated[Name, pydantic.Tag("template-name")] | Annotated[TemplateFile, pydantic.Tag("template-file")],
+    pydantic.Discriminator(_template_tag),
+]
+
+
+class Model(Section):
+    """A public model name."""
+
+    pool: Name
+    """The pool that serves it: a key of `pools`."""
+
+    operations: Annotated[tuple[Operation, ...], pydantic.Field(min_length=1)]
+    """What clients may have it do: `chat`, `completions`, `embeddings`, `infer`."""
+
+    tokenizer: Tokenizer | None = None
+    """How its tokens are counted; without one, counts are estimates until the upstream reports its own."""
+
+    chat_template: ChatTemplate | None = None
+    """How a conversation becomes one text: a built-in name (`chatml`) or `{file: template.jinja}`."""
+
+    context_window: Annotated[int, pydantic.Field(gt=0)]
+    """Most tokens that a prompt and its answer may have together."""
+
+    max_output_tokens: Annotated[int, pydantic.Field(gt=0)] | None = None
+    """Most tokens of an answer, and the default where a client names none; by default the window."""

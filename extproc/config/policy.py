@@ -1,0 +1,36 @@
+"""What every policy's section has in common; each policy subclasses it beside its own code.
+
+Must not know: any policy.
+"""
+
+import enum
+
+from extproc.config.section import Seconds, Section
+
+
+class PolicyMode(enum.StrEnum):
+    """`enforce` acts, `shadow` decides and reports but changes nothing, `off` does not run."""
+
+    ENFORCE = "enforce"
+    SHADOW = "shadow"
+    OFF = "off"
+
+
+class FailureMode(enum.StrEnum):
+    """What becomes of a request when something it needs is lost: `open` lets it pass, `closed` refuses it."""
+
+    OPEN = "open"
+    CLOSED = "closed"
+
+
+class PolicySettings(Section):
+    """The settings that every policy has."""
+
+    mode: PolicyMode = PolicyMode.ENFORCE
+    """`enforce` acts; `shadow` decides and reports but changes nothing; `off` does not run."""
+
+    deadline_s: Seconds | None = None
+    """Longest time the policy may take for one request; without one it may take as long as the request."""
+
+    on_failure: FailureMode = FailureMode.CLOSED
+    """When the deadline passes or a dependency is lost: `closed` refuses the request, `open` goes on."""

@@ -1,0 +1,128 @@
+"""The `pools` section: where a model is served, and how Envoy treats those servers.
+
+Must not know: how any of it is said to Envoy.
+"""
+
+import enum
+from collections.abc import Mapping
+from typing import Annotated
+
+import pydantic
+
+from extproc.config.address import HostPort
+from extproc.config.section import Name, Seconds, Section
+
+_Count = Annotated[int, pydantic.Field(ge=1, le=1_000_000)]
+
+
+class DialectName(enum.StrEnum):
+    """What a pool's servers speak."""
+
+    OPENAI = "openai"
+    TRITON_GENERATE = "triton-generate"
+    KSERVE = "kserve"
+
+
+class Balancing(enum.StrEnum):
+    """How Envoy picks an endpoint within a cluster."""
+
+    ROUND_ROBIN = "round_robin"
+    LEAST_REQUEST = "least_request"
+
+
+class Health(Section):
+    """Active health checks of every endpoint."""
+
+    path: Annotated[str, pydantic.StringConstraints(pattern=r"^/\S*$")] | None = None
+    """Path to probe; by default `/v2/health/ready` (Triton dialects) or `/health` (`openai`)."""
+
+    interval_s: Seconds = 2.0
+    """Time between two probes."""
+
+    timeout_s: Seconds = 1.0
+    """A probe unanswered for so long has failed."""
+
+    unhealthy_after: _Count = 2
+    """So many failed probes in a row take an endpoint out."""
+
+    healthy_after: _Count = 1
+    """So many good probes in a row put it back."""
+
+
+class OutlierDetection(Section):
+    """Passive health: what an endpoint did with real requests."""
+
+    consecutive_5xx: _Count = 5
+    """So many 5xx answers or failed connections in a row eject an endpoint."""
+
+    ejection_s: Seconds = 10.0
+    """How long the first ejection lasts; each further one lasts that much longer."""
+
+    max_ejected_percent: Annotated[int, pydantic.Field(ge=0, le=100)] = 50
+    """At most this share of a cluster's endpoints is ejected at a time (one endpoint always may be)."""
+
+
+class CircuitBreaker(Section):
+    """The most that one cluster is given at a time."""
+
+    max_connections: _Count = 1024
+    """Connections to the cluster."""
+
+    max_pending_requests: _Count = 1024
+    """Requests waiting for a connection."""
+
+    max_requests: _Count = 1024
+    """Requests in flight."""
+
+    retry_budget_percent: Annotated[float, pydantic.Field(ge=0, le=100)] = 20.0
+    """Retries in flight, as a share of the requests in flight (three are always allowed)."""
+
+
+class Cluster(Section):
+    """One group of equal servers."""
+
+    weight: Annotated[int, pydantic.Field(ge=0, le=1_000_000)] = 1
+    """Share of the pool's requests, relative to the weights of its other clusters; 0 takes it out."""
+
+    endpoints: Annotated[tuple[HostPort, ...], pydantic.Field(min_length=1)]
+    """`host:port` of each server."""
+
+
+class Pool(Section):
+    """Clusters that serve one upstream model in one dialect."""
+
+    dialect: DialectName
+    """What the servers speak: `openai`, `triton-generate` or `kserve`."""
+
+    model: Annotated[str, pydantic.StringConstraints(pattern=r"^\S{1,256}$")]
+    """The model's name on the servers."""
+
+    clusters: Annotated[Mapping[Name, Cluster], pydantic.Field(min_length=1)]
+    """The clusters by name."""
+
+    balancing: Balancing = Balancing.ROUND_ROBIN
+    """How an endpoint is picked within a cluster."""
+
+    http2: bool = False
+    """Speak HTTP/2 (prior knowledge) to the servers."""
+
+    connect_timeout_s: Seconds = 1.0
+    """A connection not established by then has failed."""
+
+    request_timeout_s: Seconds = 600.0
+    """Longest time from the request to the end of its answer, retries included."""
+
+    idle_timeout_s: Seconds = 120.0
+    """Longest silence of the server within one request, before or between its tokens."""
+
+    retries: Annotated[int, pydantic.Field(ge=0, le=10)] = 2
+    """Further attempts, on other endpoints where there are any, of what never reached a server."""
+
+    health: Health = Health()
+    """Active health checks."""
+
+    outlier_detection: OutlierDetection = OutlierDetection()
+    """Ejection of endpoints that fail real requests."""
+
+    circuit_breaker: CircuitBreaker = CircuitBreaker()
+    """The most that one cluster is given at a time."""

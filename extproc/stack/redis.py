@@ -15,12 +15,15 @@ import re
 import shutil
 import socket
 import subprocess
+import tempfile
 
+from extproc.stack import artifact
 from extproc.stack.apt import AptError, download_packages
-from extproc.stack.home import building, home, locked
+from extproc.stack.home import home
 
 OLDEST_MAJOR = 8
 _SUITE = "trixie"
+_IDENTITY = {"package": "redis-tools", "suite": _SUITE, "revision": "1"}
 _LIBRARIES = "usr/lib/x86_64-linux-gnu"
 _PROBE_TIMEOUT_S = 10.0
 
@@ -59,27 +62,23 @@ def is_ready(socket_path: pathlib.Path, timeout_s: float = 1.0) -> bool:
 
 
 def _private_server(root: pathlib.Path) -> tuple[str, ...]:
+    try:
+        artifact.ensure(root, _IDENTITY, _unpack)
+    except (AptError, OSError, subprocess.CalledProcessError) as error:
+        raise RedisMissing(
+            f"no redis-server >= {OLDEST_MAJOR} on PATH, and no private copy of it: {error}. "
+            "Install Redis 8, or give REDIS_URL."
+        ) from error
     command = _command(root)
-    if not root.is_dir():
-        with locked(root):
-            if not root.is_dir():
-                _unpack(root)
     if not _is_recent(command):
         raise RedisMissing(f"the Redis unpacked in {root} does not run; remove that directory and try again")
     return command
 
 
 def _unpack(root: pathlib.Path) -> None:
-    try:
-        with building(root) as fresh:
-            for package in download_packages(("redis-tools",), _SUITE, fresh / "apt"):
-                subprocess.run(["dpkg-deb", "-x", package, fresh], check=True, capture_output=True)  # noqa: S607
-            shutil.rmtree(fresh / "apt")
-    except (AptError, OSError, subprocess.CalledProcessError) as error:
-        raise RedisMissing(
-            f"no redis-server >= {OLDEST_MAJOR} on PATH, and no private copy of it: {error}. "
-            "Install Redis 8, or give REDIS_URL."
-        ) from error
+    with tempfile.TemporaryDirectory(prefix="extproc-apt-") as work_dir:
+        for package in download_packages(("redis-tools",), _SUITE, pathlib.Path(work_dir)):
+            subprocess.run(["dpkg-deb", "-x", package, root], check=True, capture_output=True)  # noqa: S607
 
 
 def _command(root: pathlib.Path) -> tuple[str, ...]:

@@ -20,11 +20,12 @@ def connect(url: str, timeout_s: float) -> redis.asyncio.Redis:
 
     One retry, at once: a pooled connection may have died while it lay idle. Time-outs are not retried.
     """
+    keepalive = {} if url.startswith("unix:") else {"socket_keepalive": True}
     return redis.asyncio.Redis.from_url(
         url,
+        **keepalive,
         socket_timeout=timeout_s,
         socket_connect_timeout=timeout_s,
-        socket_keepalive=True,
         retry=Retry(NoBackoff(), 1, supported_errors=(redis.exceptions.ConnectionError,)),
         decode_responses=False,
     )

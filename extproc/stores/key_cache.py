@@ -7,7 +7,7 @@ on working, unknown ones can't be judged. Must not know: Redis.
 import collections
 import dataclasses
 import hmac
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from typing import Protocol
 
 from extproc.clock import Clock
@@ -85,6 +85,11 @@ class CachedKeys:
         else:
             self._unknown_until_s.pop(key_hash, None)
             self._known.pop(key_hash, None)
+
+    async def follow(self, changes: AsyncIterator[str]) -> None:
+        """Forget what changes, for as long as `changes` come (`KeyStore.watch`)."""
+        async for changed in changes:
+            self.forget(changed)
 
     async def _record(self, key_hash: str) -> KeyRecord | None:
         now_s = self._clock.monotonic()

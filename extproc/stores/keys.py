@@ -13,7 +13,7 @@ import datetime
 import hmac
 import secrets
 import string
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from typing import Any
 
 import blake3
@@ -122,7 +122,7 @@ class KeyStore:
                 return revoked
         return None
 
-    async def watch(self) -> AsyncIterator[str]:
+    async def watch(self) -> AsyncGenerator[str, None]:
         """Hash after hash of the keys that change, for ever; ALL_KEYS after each (re)connection.
 
         A connection that hangs without breaking is noticed by nobody; who relies on this needs a time to live too.

@@ -2,7 +2,8 @@
 
 Decoders of a pool's dialect produce these, response policies read and replace them, encoders of a client API
 write them. An event that nobody changed keeps the bytes it came in (`raw`), so that a decoder and an encoder of
-the same wire format pass it through untouched; whoever changes an event builds a new one without `raw`.
+the same wire format pass it through untouched; whoever changes an event builds a new one without `raw`. Encoders of
+another format than OpenAI's ignore `raw` and `Origin`.
 """
 
 from __future__ import annotations
@@ -11,6 +12,20 @@ from dataclasses import dataclass
 from typing import Any
 
 from extproc.rejection import Rejection
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """What the upstream called the answer (its id and model), ahead of the first piece; policies may ignore it.
+
+    An answer that came as one JSON body carries that body and the events read from it (`parts`): if those very
+    events reach an encoder of the same wire format, nobody changed anything and the body is sent as it came.
+    """
+
+    id: str
+    model: str
+    body: bytes | None = None
+    parts: tuple[AnswerEvent, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +68,8 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class Opaque:
-    """Bytes that pass through unread (a whole JSON answer's original body, SSE comments, KServe tensors)."""
+    """Bytes that pass through unread: keep-alive comments, chunks without choices, KServe tensors. Only an encoder of
+    the format they came in writes them."""
 
     raw: bytes
 
@@ -70,4 +86,4 @@ class Done:
     """The answer ended in the way its protocol ends one. Without it the stream was truncated."""
 
 
-AnswerEvent = Delta | Embedding | Usage | Opaque | Failed | Done
+AnswerEvent = Origin | Delta | Embedding | Usage | Opaque | Failed | Done

@@ -107,7 +107,8 @@ class AnswerEncoder(Protocol):
     """Events -> bytes of the client's response."""
 
     @property
-    def content_type(self) -> str: ...
+    def content_type(self) -> str | None:
+        """None: the upstream's own stands (answers that pass through unread)."""
 
     def encode(self, events: Sequence[AnswerEvent]) -> bytes:
         """Bytes to send now; a non-streamed answer gives all of them with `Done`."""
@@ -139,7 +140,9 @@ class ClientApi(Protocol):
     def parse(self, head: RequestHead, body: bytes) -> InferenceRequest:
         """Raises InvalidRequest."""
 
-    def encoder(self, request: InferenceRequest, identity: AnswerIdentity, totals: TokenTotals) -> AnswerEncoder:
+    def encoder(
+        self, request: InferenceRequest, identity: AnswerIdentity, totals: TokenTotals
+    ) -> AnswerEncoder:
         """`totals` is shared and filled by the time the answer's end is encoded."""
 
     def error(self, rejection: Rejection) -> bytes:
@@ -148,6 +151,8 @@ class ClientApi(Protocol):
 
 class PoolDialect(Protocol):
     """The wire format a pool's servers speak."""
+
+    operations: frozenset[Operation]
 
     def check(self, request: InferenceRequest) -> Rejection | None:
         """What this dialect can't carry is refused before anything is charged (400, naming the parameter)."""

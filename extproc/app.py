@@ -1,0 +1,163 @@
+"""The composition root of one worker process: builds everything from gateway.yaml, runs it, reloads it, ends it.
+
+The only file that imports everything. Start: configuration, stores, pipeline, gRPC server. End, in the reverse order:
+server drained, finalizers finished, stores closed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import logging
+import os
+import signal
+import sys
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any
+
+from prometheus_client import CollectorRegistry
+
+from extproc import config as configuration
+from extproc.clock import Clock
+from extproc.config.model import GatewayConfig
+from extproc.config.models import Model as ModelConfig
+from extproc.edge.server import Server, Write
+from extproc.errors import ConfigError
+from extproc.journey import Journey, Runtime
+from extproc.policies import pipeline
+from extproc.policies.interface import Services
+from extproc.routing import catalog
+from extproc.stores.key_cache import CachedKeys
+from extproc.stores.keys import KeyHasher, KeyStore
+from extproc.telemetry import logs
+from extproc.telemetry.metrics import Metrics
+from extproc.tokenization import ModelTokenizer
+from extproc.tokenization import load as load_tokenizer
+
+_log = logging.getLogger(__name__)
+
+
+class Tasks:
+    """Background work that must not be lost when the coroutine that began it goes away."""
+
+    def __init__(self) -> None:
+        self._running: set[asyncio.Task[None]] = set()
+
+    def spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._running.add(task)
+        task.add_done_callback(self._running.discard)
+
+    async def finish(self, timeout_s: float) -> None:
+        """Wait for what is running, for at most `timeout_s`."""
+        if self._running:
+            await asyncio.wait(self._running, timeout=timeout_s)
+
+
+class Keys:
+    """API keys of one configuration: the store, the cache before it, and the watch that keeps the cache true."""
+
+    def __init__(self, config: GatewayConfig, clock: Clock) -> None:
+        hasher = KeyHasher(config.keys.secret)
+        self._store = KeyStore(config.redis.url.get_secret_value(), hasher, config.redis.timeout_s)
+        self.cache = CachedKeys(self._store, hasher, config.keys.static, clock)
+        self._watch = asyncio.get_running_loop().create_task(self._forget_changed())
+
+    async def _forget_changed(self) -> None:
+        async for key_hash in self._store.watch():
+            self.cache.forget(key_hash)
+
+    async def close(self) -> None:
+        self._watch.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await self._watch
+        await self._store.close()
+
+
+class Worker:
+    """One worker: the runtime of the configuration in force, and the server that gives it to each new exchange."""
+
+    def __init__(self, config_path: Path, index: int) -> None:
+        self._path = config_path
+        self._index = index
+        self._clock = Clock()
+        self._metrics = Metrics(CollectorRegistry())
+        self._tasks = Tasks()
+        self._server = Server(self._open, self._metrics.protocol_error)
+        # Tokenizers take long to load and belong to no version: equal settings share one across reloads.
+        self._tokenizer = functools.lru_cache(maxsize=64)(_load_tokenizer)
+        self._keys: Keys
+        self._runtime: Runtime
+
+    async def run(self, ready: Callable[[], None]) -> None:
+        """Serve until SIGTERM or SIGINT; `ready` is called once streams are accepted."""
+        config = configuration.load(self._path, pipeline.SETTINGS)
+        logs.configure(config.telemetry.log_level)
+        self._keys = Keys(config, self._clock)
+        self._runtime = self._build(config)
+        await self._server.start(config.service.addresses[self._index % len(config.service.addresses)])
+        stop = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGTERM, stop.set)
+        loop.add_signal_handler(signal.SIGINT, stop.set)
+        loop.add_signal_handler(signal.SIGHUP, self._reload)
+        ready()
+        await stop.wait()
+        await self._server.drain(config.service.drain_timeout_s)
+        await self._tasks.finish(pipeline.CLOSE_DEADLINE_S)
+        await self._keys.close()
+
+    def _open(self, write: Write) -> Journey:
+        return Journey(self._runtime, write)
+
+    def _build(self, config: GatewayConfig) -> Runtime:
+        services = Services(
+            catalog=catalog.build(config, self._tokenizer),
+            keys=self._keys.cache,
+            metrics=self._metrics,
+            emit_usage=logs.usage_writer(sys.stdout.fileno()),
+            config_version=config.version,
+            clock=self._clock,
+        )
+        built = pipeline.build(config.policies, services)
+        return Runtime(built, config.gateway.max_body_bytes, self._tasks.spawn)
+
+    def _reload(self) -> None:
+        """Take up the file as it is now; if it is bad, the configuration in force stays."""
+        try:
+            config = configuration.load(self._path, pipeline.SETTINGS)
+        except ConfigError as error:
+            self._metrics.reloaded("refused")
+            _log.error("new configuration refused", extra={"problems": [str(p) for p in error.problems]})
+            return
+        old_keys, self._keys = self._keys, Keys(config, self._clock)
+        self._runtime = self._build(config)
+        self._tasks.spawn(self._retire(old_keys, config.redis.timeout_s))
+        self._metrics.reloaded("taken")
+        _log.info("configuration in force", extra={"version": config.version})
+
+    async def _retire(self, keys: Keys, timeout_s: float) -> None:
+        await asyncio.sleep(2 * timeout_s)  # exchanges that began before are identified by then
+        await keys.close()
+
+
+def _load_tokenizer(model: ModelConfig) -> ModelTokenizer | None:
+    return None if model.tokenizer is None else load_tokenizer(model.tokenizer, model.chat_template)
+
+
+def main() -> int:
+    """`python -m extproc.app CONFIG INDEX READY_FD`: one worker, started by the supervisor."""
+    path, index, ready_fd = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
+
+    def ready() -> None:
+        os.write(ready_fd, b"1")
+        os.close(ready_fd)
+
+    asyncio.run(Worker(path, index).run(ready))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,333 @@
+"""One exchange from its first event to its end: the exchange machine, the dialects and the policies at work together.
+
+Owns the async driving and nothing else: what is legal now is `exchange`'s, what bytes mean is `dialects`', what is
+decided is `policies`'. Must not know gRPC or protobuf.
+
+    headers      resolve the path; head policies (identify)
+    body ended   parse; request policies; encode for the pool; forward with our stamp
+    response     decode the pool's answer to events; answer policies; encode for the client
+    end          finalizers, once, in a task of their own so that they survive the client's leaving
+
+The head of a response is held back until its first event, so that an error which a model server reports after its 200
+still becomes a proper error for the client.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from extproc.dialects.answer import AnswerEvent, Done, Failed
+from extproc.dialects.interface import (
+    AnswerDecoder,
+    AnswerEncoder,
+    AnswerIdentity,
+    ClientApi,
+    InvalidRequest,
+    RequestHead,
+)
+from extproc.dialects.registry import error_body, resolve
+from extproc.exchange.machine import Exchange
+from extproc.exchange.messages import (
+    Effect,
+    End,
+    Event,
+    Forward,
+    Reply,
+    RequestBody,
+    RequestHeaders,
+    RequestTrailers,
+    Respond,
+    ResponseBody,
+    ResponseHeaders,
+    Send,
+    StartResponse,
+)
+from extproc.policies import interface as policy
+from extproc.policies.account import exchange_facts
+from extproc.policies.context import RequestContext
+from extproc.policies.interface import Termination, Verdict
+from extproc.policies.pipeline import Pipeline
+from extproc.rejection import Rejection, internal_error, model_not_found, request_too_large
+
+STAMP = "x-extproc-pool"
+"""The request header that generated routes match on. Clients can't set it: Envoy strips theirs before we see them."""
+
+_RETRIABLE = (429, 503)
+_RETRY_AFTER_S = 1
+_JSON = ("content-type", "application/json")
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Runtime:
+    """What an exchange needs of its process: one configuration version's pipeline, and where finalizers run."""
+
+    pipeline: Pipeline
+    limit_bytes: int
+    spawn: Callable[[Coroutine[Any, Any, None]], None]
+
+
+class Journey:
+    """Drives one exchange. `write` sends one reply to Envoy."""
+
+    def __init__(self, runtime: Runtime, write: Callable[[Reply], Awaitable[None]]) -> None:
+        self._runtime = runtime
+        self._pipeline = runtime.pipeline
+        self._catalog = runtime.pipeline.services.catalog
+        self._clock = runtime.pipeline.services.clock
+        self._write = write
+        self._exchange = Exchange(runtime.limit_bytes)
+        self._ctx: RequestContext | None = None
+        self._decoder: AnswerDecoder | None = None
+        self._encoder: AnswerEncoder | None = None
+        self._done = False
+        self._closed = False
+        runtime.pipeline.services.metrics.in_flight.inc()
+
+    async def receive(self, event: Event) -> None:
+        """Take one event from Envoy and write whatever replies it calls for.
+
+        Raises ProtocolError when Envoy breaks the contract. Any other error of ours becomes a 500 for the client where
+        that is still possible, and is raised where it is not.
+        """
+        if not self._exchange.receive(event):
+            return
+        began_s = self._clock.monotonic()
+        try:
+            await self._take(event, began_s)
+        except Exception:
+            if self._exchange.responding or self._exchange.finished or self._ctx is None:
+                raise
+            _log.exception("exchange failed", extra={"request_id": self._ctx.request_id})
+            await self._refuse(internal_error(), Termination.INTERNAL_ERROR)
+
+    async def _take(self, event: Event, began_s: float) -> None:
+        if isinstance(event, ResponseBody):
+            await self._on_response_data(event.data, event.last)
+        elif isinstance(event, RequestBody):
+            await self._on_request_data(event.last, began_s)
+        elif isinstance(event, RequestHeaders):
+            await self._on_head(event, began_s)
+        elif isinstance(event, ResponseHeaders):
+            await self._on_response_head(event)
+        elif isinstance(event, RequestTrailers):
+            await self._on_request_data(True, began_s)
+        else:
+            await self._on_response_data(b"", True)
+
+    def cancel(self) -> None:
+        """Envoy gave the stream up before its end: the client left, or the upstream's connection broke mid-stream."""
+        self._close(Termination.CANCELLED)
+
+    def fail(self) -> None:
+        """A bug of ours, or a contract that Envoy broke."""
+        self._close(Termination.INTERNAL_ERROR)
+
+    def _close(self, termination: Termination) -> None:
+        """The exchange is over. Only the first call counts; finalizers run in their own task."""
+        if self._closed:
+            return
+        self._closed = True
+        self._pipeline.services.metrics.in_flight.dec()
+        if self._ctx is not None:
+            self._runtime.spawn(self._pipeline.on_close(self._ctx, termination))
+
+    # The request.
+
+    async def _on_head(self, event: RequestHeaders, began_s: float) -> None:
+        headers = event.headers
+        head = RequestHead(headers.get(":method", ""), headers.get(":path", ""), headers)
+        ctx = self._ctx = RequestContext(head, began_s, self._clock.wall())
+        ctx.route = route = resolve(head)
+        if route.rejection is not None:
+            await self._refuse(route.rejection)
+            return
+        length = headers.get("content-length", "")
+        if length.isdecimal() and int(length) > self._runtime.limit_bytes:
+            await self._refuse(request_too_large(self._runtime.limit_bytes))
+            return
+        verdict = await self._pipeline.on_head(ctx)
+        ctx.overhead_s += self._clock.monotonic() - began_s
+        if verdict is not policy.CONTINUE:
+            await self._answer(verdict)
+        elif event.last:
+            await self._on_request(began_s)
+
+    async def _on_request_data(self, last: bool, began_s: float) -> None:
+        if self._exchange.request_too_large:
+            await self._refuse(request_too_large(self._runtime.limit_bytes))
+        elif last:
+            await self._on_request(began_s)
+
+    async def _on_request(self, began_s: float) -> None:
+        ctx = self._context()
+        ctx.body = self._exchange.request_body()
+        try:
+            refusal = self._understand(ctx)
+        except InvalidRequest as error:
+            refusal = error.rejection
+        if refusal is not None:
+            await self._refuse(refusal)
+            return
+        verdict = await self._pipeline.on_request(ctx)
+        if verdict is not policy.CONTINUE:
+            ctx.overhead_s += self._clock.monotonic() - began_s
+            await self._answer(verdict)
+            return
+        effect = self._forward(ctx)
+        ctx.overhead_s += self._clock.monotonic() - began_s
+        await self._send(effect)
+
+    def _understand(self, ctx: RequestContext) -> Rejection | None:
+        """Parse the body and find the model it asks for. Raises InvalidRequest."""
+        ctx.request = request = self._api().parse(ctx.head, ctx.body)
+        model = self._catalog.models.get(request.model)
+        if model is None:
+            return model_not_found(request.model)
+        ctx.model = model
+        return None
+
+    def _forward(self, ctx: RequestContext) -> Forward:
+        pool = ctx.pool
+        if pool is None:  # route is shadowed or off: without a stamp Envoy refuses the request
+            return Forward()
+        call = pool.dialect.encode(ctx.request, ctx.model.upstream(pool, ctx.default_output_tokens))
+        set_headers = ((":path", call.path), (STAMP, pool.name), *call.set_headers)
+        metadata = exchange_facts(ctx, Termination.CANCELLED)
+        return Forward(set_headers, call.remove_headers, call.body, metadata)
+
+    # The response.
+
+    async def _on_response_head(self, event: ResponseHeaders) -> None:
+        ctx = self._context()
+        ctx.answer.status = status = int(event.headers.get(":status", "0"))
+        pool = ctx.pool
+        if not self._exchange.forwarded or pool is None:
+            await self._pass_through(event.last)
+            return
+        self._decoder = pool.dialect.decoder(ctx.request, status, event.headers.get("content-type", ""))
+        identity = AnswerIdentity(ctx.request_id, int(ctx.arrived_wall_s), ctx.model.name)
+        self._encoder = self._api().encoder(ctx.request, identity, ctx.answer.totals)
+        if event.last:
+            await self._on_response_data(b"", True)
+
+    async def _pass_through(self, last: bool) -> None:
+        """Envoy answered itself before anything was forwarded (a slow body, say): it is in our shape already."""
+        self._context().reason = "envoy_reply"
+        await self._send(StartResponse())
+        if last:
+            await self._end(b"", Termination.REJECTED)
+
+    async def _on_response_data(self, data: bytes, last: bool) -> None:
+        ctx, decoder = self._context(), self._decoder
+        if decoder is None:
+            await (self._end(data, Termination.REJECTED) if last else self._send(Send(data)))
+            return
+        if self._done:
+            if last:
+                await self._end(b"", Termination.COMPLETED)
+            return
+        events: Sequence[AnswerEvent] = decoder.feed(data) if data else ()
+        if last:
+            events = [*events, *decoder.finish()]
+        if not events:
+            return
+        passed = await self._pipeline.on_answer(ctx, events)
+        if isinstance(passed, policy.Reject):
+            await self._break_off([Failed(passed.rejection)], passed.rejection, Termination.REJECTED)
+            return
+        for event in passed:
+            if type(event) is Failed:
+                await self._break_off(passed, event.rejection, Termination.UPSTREAM_ERROR)
+                return
+            self._done = self._done or type(event) is Done
+        await self._release(ctx, passed, last)
+
+    async def _release(self, ctx: RequestContext, events: Sequence[AnswerEvent], last: bool) -> None:
+        """Give the client what may go: a stream as it comes, a whole answer when it is whole."""
+        assert self._encoder is not None
+        data = self._encoder.encode(events)
+        now_s = self._clock.monotonic()
+        if data:
+            ctx.answer.last_bytes_s = now_s
+            if ctx.answer.first_bytes_s is None:
+                ctx.answer.first_bytes_s = now_s
+            if not self._exchange.responding:
+                await self._send(self._start_response(ctx))
+        if self._done and last:
+            await self._end(data, Termination.COMPLETED)
+        elif data:
+            await self._send(Send(data))
+
+    def _start_response(self, ctx: RequestContext) -> StartResponse:
+        assert self._encoder is not None
+        headers = self._own_headers(ctx)
+        if self._encoder.content_type is not None:
+            headers.append(("content-type", self._encoder.content_type))
+        # Lengths and encodings of the upstream's body are not those of ours.
+        return StartResponse(tuple(headers), ("content-length", "content-encoding", "etag"))
+
+    # The end.
+
+    async def _answer(self, verdict: Verdict) -> None:
+        if isinstance(verdict, policy.Reject):
+            await self._refuse(verdict.rejection)
+        elif isinstance(verdict, policy.Respond):
+            await self._respond(verdict.status, verdict.headers, verdict.body, Termination.COMPLETED)
+
+    async def _break_off(self, events: Sequence[AnswerEvent], rejection: Rejection, termination: Termination) -> None:
+        """The answer can't go on: an error status while that is possible, an error at the stream's end otherwise."""
+        if not self._exchange.responding:
+            await self._refuse(rejection, termination)
+            return
+        assert self._encoder is not None
+        self._context().reason = rejection.reason
+        await self._end(self._encoder.encode(events), termination)
+
+    async def _refuse(self, rejection: Rejection, termination: Termination = Termination.REJECTED) -> None:
+        ctx = self._context()
+        ctx.reason = rejection.reason
+        headers = [_JSON, *rejection.headers]
+        if rejection.status in _RETRIABLE:
+            headers.append(("retry-after", str(rejection.retry_after_s or _RETRY_AFTER_S)))
+        await self._respond(rejection.status, headers, error_body(ctx.route.api or ctx.head, rejection), termination)
+
+    async def _respond(
+        self, status: int, headers: Sequence[tuple[str, str]], body: bytes, termination: Termination
+    ) -> None:
+        ctx = self._context()
+        ctx.answer.status = status
+        metadata = exchange_facts(ctx, termination)
+        await self._send(Respond(status, (*headers, *self._own_headers(ctx)), body, metadata, ctx.reason))
+        self._close(termination)
+
+    async def _end(self, data: bytes, termination: Termination) -> None:
+        ctx = self._context()
+        await self._send(End(data, exchange_facts(ctx, termination)))
+        self._close(termination)
+
+    def _own_headers(self, ctx: RequestContext) -> list[tuple[str, str]]:
+        headers = [("x-extproc-overhead-ms", f"{ctx.overhead_s * 1e3:.2f}"), *ctx.response_headers]
+        if ctx.model_name:
+            headers.append(("x-extproc-model", ctx.model_name))
+        if ctx.pool is not None:
+            headers.append(("x-extproc-pool", ctx.pool.name))
+        if ctx.degraded:
+            headers.append(("x-extproc-degraded", ",".join(sorted(ctx.degraded))))
+        return headers
+
+    async def _send(self, effect: Effect) -> None:
+        for reply in self._exchange.send(effect):
+            await self._write(reply)
+
+    def _context(self) -> RequestContext:
+        assert self._ctx is not None, "the exchange machine lets nothing come before the request's headers"
+        return self._ctx
+
+    def _api(self) -> ClientApi:
+        api = self._context().route.api
+        assert api is not None, "a route without an API was refused or answered on its headers"
+        return api

@@ -1,0 +1,113 @@
+"""How many tokens the prompt has, and the answer had. What the upstream itself reports wins.
+
+The prompt is counted exactly, chat template included, and refused if it leaves no room in the context window. The
+answer is counted from its text when it is over, whole or broken off, unless the upstream said how much it was: a
+missing usage is never free.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Annotated, ClassVar
+
+import pydantic
+
+from extproc.config.policy import PolicySettings
+from extproc.dialects.answer import AnswerEvent, Delta, Done, Usage
+from extproc.dialects.interface import InvalidRequest
+from extproc.policies.context import RequestContext
+from extproc.policies.interface import CONTINUE, Reject, Services, Termination, Verdict
+from extproc.rejection import Rejection, invalid_request
+
+
+class Settings(PolicySettings):
+    """Exact token counts for prompts and answers."""
+
+    inline_limit_bytes: Annotated[int, pydantic.Field(ge=0)] = 65536
+    """A body larger than this is counted in a thread, so that it doesn't delay the other streams of the worker."""
+
+
+class CountTokens:
+    name: ClassVar[str] = "count_tokens"
+    Settings: ClassVar[type[PolicySettings]] = Settings
+
+    def __init__(self, settings: Settings, services: Services) -> None:
+        self._inline_limit_bytes = settings.inline_limit_bytes
+
+    async def on_request(self, ctx: RequestContext) -> Verdict:
+        model = ctx.model
+        cap = model.output_cap_tokens
+        if model.tokenizer is None:
+            ctx.default_output_tokens = cap
+            return CONTINUE
+        try:
+            if len(ctx.body) <= self._inline_limit_bytes:
+                prompt_tokens = model.tokenizer.count_request(ctx.request)
+            else:
+                prompt_tokens = await asyncio.to_thread(model.tokenizer.count_request, ctx.request)
+        except InvalidRequest as error:
+            return Reject(error.rejection)
+        ctx.prompt_tokens = ctx.answer.totals.prompt_tokens = prompt_tokens
+        window = model.config.context_window
+        asked = ctx.request.output_limit_tokens
+        if prompt_tokens + (asked or 0) > window or prompt_tokens >= window:
+            return Reject(_too_long(window, prompt_tokens, asked))
+        ctx.default_output_tokens = min(cap, window - prompt_tokens)
+        return CONTINUE
+
+    async def on_answer(self, ctx: RequestContext, events: Sequence[AnswerEvent]) -> Sequence[AnswerEvent]:
+        answer = ctx.answer
+        for event in events:
+            if type(event) is Delta:
+                answer.text += (event.reasoning, event.text) if event.reasoning else (event.text,)
+                if event.tool_calls:
+                    answer.text += _tool_call_texts(event)
+            elif type(event) is Usage:
+                _believe(ctx, event)
+            elif type(event) is Done:
+                await self._count_answer(ctx)
+        return events
+
+    async def on_close(self, ctx: RequestContext, termination: Termination) -> None:
+        if ctx.answer.text:  # broken off: Done, which counts and clears the text, never came
+            await self._count_answer(ctx)
+
+    async def _count_answer(self, ctx: RequestContext) -> None:
+        """Count what came, if nobody else did; a broken-off stream may have told its usage only up to then."""
+        answer, text = ctx.answer, "".join(ctx.answer.text)
+        answer.text.clear()
+        tokenizer = ctx.model.tokenizer
+        if tokenizer is None or not text or answer.upstream_usage:
+            return
+        if len(text) <= self._inline_limit_bytes:
+            answer.totals.completion_tokens = tokenizer.count_text(text)
+        else:
+            answer.totals.completion_tokens = await asyncio.to_thread(tokenizer.count_text, text)
+
+
+def _believe(ctx: RequestContext, usage: Usage) -> None:
+    totals = ctx.answer.totals
+    if usage.prompt_tokens is not None:
+        totals.prompt_tokens = usage.prompt_tokens
+    if usage.completion_tokens is not None:
+        totals.completion_tokens = usage.completion_tokens
+        ctx.answer.upstream_usage = True
+    if usage.cached_tokens is not None:
+        totals.cached_tokens = usage.cached_tokens
+
+
+def _tool_call_texts(event: Delta) -> list[str]:
+    """Names and arguments are what the model generated; ids and types are not."""
+    functions = [call.get("function") or {} for call in event.tool_calls or ()]
+    return [str(function.get(part) or "") for function in functions for part in ("name", "arguments")]
+
+
+def _too_long(window: int, prompt_tokens: int, asked: int | None) -> Rejection:
+    wanted = f"{prompt_tokens} in the prompt" + (f" and {asked} for the answer" if asked else "")
+    return invalid_request(
+        f"This model's maximum context length is {window} tokens. However, you asked for {wanted}.",
+        "messages",
+        "context_length_exceeded",
+        reason="context_length_exceeded",
+    )

@@ -1,0 +1,47 @@
+"""Who is calling: an API key becomes a principal.
+
+The key comes as `authorization: Bearer KEY` or as `x-api-key: KEY`. Which of absent, wrong and revoked it was is not
+told to the caller.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from extproc.config.policy import PolicySettings
+from extproc.policies.context import RequestContext
+from extproc.policies.interface import CONTINUE, Reject, Services, Verdict
+from extproc.rejection import unauthenticated
+
+
+class Settings(PolicySettings):
+    """API keys decide who calls."""
+
+    deadline_s: float | None = 1.0
+
+
+class Identify:
+    name: ClassVar[str] = "identify"
+    Settings: ClassVar[type[PolicySettings]] = Settings
+
+    def __init__(self, settings: Settings, services: Services) -> None:
+        self._keys = services.keys
+
+    async def on_head(self, ctx: RequestContext) -> Verdict:
+        key = _presented_key(ctx.head.headers)
+        if not key:
+            return Reject(unauthenticated("No API key was given. Send it as `Authorization: Bearer KEY`."))
+        principal = await self._keys.authenticate(key)
+        if self._keys.degraded:
+            ctx.degraded.add("keys")
+        if principal is None:
+            return Reject(unauthenticated("The API key is not valid."))
+        ctx.principal = principal
+        return CONTINUE
+
+
+def _presented_key(headers: dict[str, str]) -> str:
+    scheme, _, credentials = headers.get("authorization", "").partition(" ")
+    if scheme.lower() == "bearer":
+        return credentials.strip()
+    return headers.get("x-api-key", "").strip()

@@ -1,0 +1,119 @@
+"""What a policy is: four small protocols, of which it implements those it needs, and the verdicts it may give.
+
+A policy is constructed once per configuration version as `Policy(settings, services)` and shared by all exchanges, so
+it keeps nothing about one exchange: that belongs in the `RequestContext`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, ClassVar, Protocol, runtime_checkable
+
+from msgspec import Struct
+
+from extproc.clock import Clock
+from extproc.config.policy import PolicySettings
+from extproc.dialects.answer import AnswerEvent
+from extproc.policies.context import RequestContext
+from extproc.principal import Principal
+from extproc.rejection import Rejection
+from extproc.routing.catalog import Catalog
+from extproc.telemetry.metrics import Metrics
+
+
+class Continue(Struct, frozen=True):
+    """Go on to the next policy."""
+
+
+class Respond(Struct, frozen=True):
+    """The answer is known without a model: send it, skip the rest of the request's journey."""
+
+    status: int
+    body: bytes
+    headers: tuple[tuple[str, str], ...] = ()
+
+
+class Reject(Struct, frozen=True):
+    """The request is refused."""
+
+    rejection: Rejection
+
+
+Verdict = Continue | Respond | Reject
+CONTINUE = Continue()
+
+
+class Termination(StrEnum):
+    """How an exchange ended; exactly one holds."""
+
+    COMPLETED = "completed"
+    REJECTED = "rejected"
+    CANCELLED = "cancelled"
+    UPSTREAM_ERROR = "upstream_error"
+    INTERNAL_ERROR = "internal_error"
+
+
+class Policy(Protocol):
+    """Every policy: `name` is its section under `policies:` in gateway.yaml."""
+
+    name: ClassVar[str]
+    Settings: ClassVar[type[PolicySettings]]
+
+    def __init__(self, settings: Any, services: Services) -> None: ...
+
+
+@runtime_checkable
+class HeadPolicy(Protocol):
+    """Decides on the request's headers alone, before its body is buffered."""
+
+    async def on_head(self, ctx: RequestContext) -> Verdict: ...
+
+
+@runtime_checkable
+class RequestPolicy(Protocol):
+    """Decides on the whole, parsed request."""
+
+    async def on_request(self, ctx: RequestContext) -> Verdict: ...
+
+
+@runtime_checkable
+class AnswerPolicy(Protocol):
+    """Reads or rewrites the answer as it passes; a Reject ends it there.
+
+    May hold events back and release them later. `Done` is the last event it will ever see of a whole answer; one that
+    breaks off never shows it.
+    """
+
+    async def on_answer(self, ctx: RequestContext, events: Sequence[AnswerEvent]) -> Sequence[AnswerEvent] | Reject: ...
+
+
+@runtime_checkable
+class ClosePolicy(Protocol):
+    """Runs exactly once when the exchange is over, whatever its end, and even though the client may be gone."""
+
+    async def on_close(self, ctx: RequestContext, termination: Termination) -> None: ...
+
+
+class KeyDirectory(Protocol):
+    """Who an API key belongs to."""
+
+    async def authenticate(self, key: str) -> Principal | None:
+        """None: unknown or revoked. Raises DependencyError when nobody can tell."""
+
+    @property
+    def degraded(self) -> bool:
+        """The store is lost; answers come from what was known before."""
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """What policies may ask for. Another dependency is one more field here, filled in `app`."""
+
+    catalog: Catalog
+    keys: KeyDirectory
+    metrics: Metrics
+    emit_usage: Callable[[dict[str, Any]], None]
+    config_version: str
+    clock: Clock = field(default_factory=Clock)

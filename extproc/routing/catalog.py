@@ -1,0 +1,58 @@
+"""Models and pools of one configuration version, ready to be used: tokenizer loaded, dialect chosen."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from extproc.config.model import GatewayConfig
+from extproc.config.models import Model as ModelConfig
+from extproc.dialects.interface import PoolDialect, UpstreamModel
+from extproc.dialects.registry import pool_dialect
+from extproc.tokenization import ModelTokenizer
+
+
+@dataclass(frozen=True, slots=True)
+class Pool:
+    """Clusters that serve one upstream model in one dialect. Which cluster and endpoint is Envoy's choice."""
+
+    name: str
+    dialect: PoolDialect
+    upstream_model: str
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """A public model name. `tokenizer` None: its tokens are known only from what the upstream reports."""
+
+    name: str
+    config: ModelConfig
+    pool: Pool
+    tokenizer: ModelTokenizer | None
+
+    @property
+    def output_cap_tokens(self) -> int:
+        """Most tokens one answer may have."""
+        return min(self.config.max_output_tokens or self.config.context_window, self.config.context_window)
+
+    def upstream(self, pool: Pool, default_output_tokens: int) -> UpstreamModel:
+        """What `pool`'s dialect needs to encode a request for this model."""
+        render = self.tokenizer.render_chat if self.tokenizer is not None else None
+        return UpstreamModel(pool.upstream_model, default_output_tokens, render)
+
+
+@dataclass(frozen=True, slots=True)
+class Catalog:
+    """Every model and pool, by name."""
+
+    models: Mapping[str, Model]
+    pools: Mapping[str, Pool]
+
+
+def build(config: GatewayConfig, load_tokenizer: Callable[[ModelConfig], ModelTokenizer | None]) -> Catalog:
+    """The catalog of one configuration; `load_tokenizer` may keep tokenizers across configurations."""
+    pools = {name: Pool(name, pool_dialect(pool.dialect), pool.model) for name, pool in config.pools.items()}
+    models = {
+        name: Model(name, model, pools[model.pool], load_tokenizer(model)) for name, model in config.models.items()
+    }
+    return Catalog(models, pools)

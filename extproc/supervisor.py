@@ -1,0 +1,168 @@
+"""`extproc serve`: keeps the worker processes alive, tells them of a changed gateway.yaml, serves the admin port.
+
+Never imports grpc: its threads don't survive a fork, and a supervisor that does nothing can't break.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import shutil
+import signal
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from extproc import config as configuration
+from extproc.admin.server import start_admin
+from extproc.config.model import GatewayConfig
+from extproc.errors import ConfigError
+from extproc.policies import pipeline
+from extproc.telemetry import logs
+
+_POLL_S = 0.5
+_RESTART_S = (0.1, 5.0)
+_START_TIMEOUT_S = 60.0
+_LONG_LIFE_S = 10.0
+_log = logging.getLogger(__name__)
+
+
+class Worker:
+    """One worker's process, started again whenever it dies."""
+
+    def __init__(self, config_path: Path, index: int, metrics_dir: str) -> None:
+        self._path, self._index = config_path, index
+        self._environment = os.environ | {"PROMETHEUS_MULTIPROC_DIR": metrics_dir}
+        self._process: asyncio.subprocess.Process | None = None
+        self._stopping = False
+        self.ready = False
+
+    async def keep_running(self) -> None:
+        """Run it until `stop`; a worker that dies at once is started again ever more slowly."""
+        shortest_s, longest_s = _RESTART_S
+        wait_s = shortest_s
+        loop = asyncio.get_running_loop()
+        while not self._stopping:
+            began_s = loop.time()
+            await self._start()
+            assert self._process is not None
+            code = await self._process.wait()
+            self.ready = False
+            if self._stopping:
+                return
+            _log.error("worker died", extra={"worker": self._index, "code": code})
+            wait_s = shortest_s if loop.time() - began_s > _LONG_LIFE_S else min(2 * wait_s, longest_s)
+            await asyncio.sleep(wait_s)
+
+    async def _start(self) -> None:
+        reader, writer = os.pipe()
+        arguments = [sys.executable, "-m", "extproc.app", str(self._path), str(self._index), str(writer)]
+        self._process = await asyncio.create_subprocess_exec(
+            *arguments, env=self._environment, pass_fds=(writer,), stdin=asyncio.subprocess.DEVNULL
+        )
+        os.close(writer)
+        asyncio.get_running_loop().add_reader(reader, self._heard, reader)
+
+    def _heard(self, reader: int) -> None:
+        """One byte: it is ready. End of file: it is gone, or has no more to say."""
+        self.ready = bool(os.read(reader, 1)) or self.ready
+        asyncio.get_running_loop().remove_reader(reader)
+        os.close(reader)
+
+    def signal(self, number: signal.Signals) -> None:
+        if self._process is not None and self._process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                self._process.send_signal(number)
+
+    def stop(self) -> None:
+        self._stopping = True
+        self.signal(signal.SIGTERM)
+
+    def kill(self) -> None:
+        self.signal(signal.SIGKILL)
+
+
+class Supervisor:
+    """All workers of one `extproc serve`."""
+
+    def __init__(self, config_path: Path, config: GatewayConfig, metrics_dir: str) -> None:
+        self._path, self._config = config_path, config
+        self._workers = [Worker(config_path, index, metrics_dir) for index in range(config.service.workers)]
+        self._stop = asyncio.Event()
+        self._seen = _fingerprint(config_path)
+
+    async def run(self) -> None:
+        """Until SIGTERM or SIGINT; then drain the workers and end."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stop.set)
+        loop.add_signal_handler(signal.SIGHUP, self._reload)
+        admin = await start_admin(self._config.service.admin, ready=self.ready, info=self.info)
+        running = [loop.create_task(worker.keep_running()) for worker in self._workers]
+        watching = loop.create_task(self._watch_file())
+        await self._stop.wait()
+        watching.cancel()
+        for worker in self._workers:
+            worker.stop()
+        # The finalizers of the last streams come after the drain.
+        grace_s = self._config.service.drain_timeout_s + pipeline.CLOSE_DEADLINE_S
+        _, late = await asyncio.wait(running, timeout=grace_s)
+        if late:
+            for worker in self._workers:
+                worker.kill()
+            await asyncio.wait(late)
+        await admin.close()
+
+    def ready(self) -> bool:
+        """Every worker takes streams."""
+        return not self._stop.is_set() and all(worker.ready for worker in self._workers)
+
+    def info(self) -> dict[str, Any]:
+        """What runs here."""
+        return {"config_version": self._config.version, "workers": len(self._workers)}
+
+    async def _watch_file(self) -> None:
+        # Polling sees what file events miss: the symbolic link that Kubernetes swaps under a mounted ConfigMap.
+        while True:
+            await asyncio.sleep(_POLL_S)
+            now = _fingerprint(self._path)
+            if now != self._seen:
+                self._seen = now
+                self._reload()
+
+    def _reload(self) -> None:
+        """Have the workers take up the file, if it is good."""
+        try:
+            config = configuration.load(self._path, pipeline.SETTINGS)
+        except ConfigError as error:
+            _log.error("new configuration refused", extra={"problems": [str(p) for p in error.problems]})
+            return
+        if config.service != self._config.service:
+            _log.warning("changes in `service` take effect at the next start")
+        self._config = config
+        for worker in self._workers:
+            worker.signal(signal.SIGHUP)
+
+
+def _fingerprint(path: Path) -> tuple[int, int, int] | None:
+    try:
+        stat = path.stat()
+    except OSError:
+        return None
+    return stat.st_ino, stat.st_mtime_ns, stat.st_size
+
+
+def serve(config_path: Path) -> int:
+    """Run the service until it is told to stop. Raises ConfigError for a bad configuration."""
+    config = configuration.load(config_path, pipeline.SETTINGS)
+    logs.configure(config.telemetry.log_level)
+    metrics_dir = tempfile.mkdtemp(prefix="extproc-metrics-")
+    os.environ["PROMETHEUS_MULTIPROC_DIR"] = metrics_dir
+    try:
+        asyncio.run(Supervisor(config_path, config, metrics_dir).run())
+    finally:
+        shutil.rmtree(metrics_dir, ignore_errors=True)
+    return 0

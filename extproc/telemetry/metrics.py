@@ -1,0 +1,119 @@
+"""Every metric's name, labels and buckets. Label values come from closed sets only.
+
+GenAI names follow OpenTelemetry's semantic conventions, spelled as Prometheus spells them. With several worker
+processes `PROMETHEUS_MULTIPROC_DIR` makes prometheus_client keep the values in files that the supervisor adds up.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+if TYPE_CHECKING:
+    from extproc.policies.context import RequestContext
+    from extproc.policies.interface import Termination
+
+_TOKENS = (1, 4, 16, 64, 256, 1024, 4096, 16384, 65536, 262144, 1048576)
+_DURATION_S = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92)
+_FIRST_TOKEN_S = (0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0)
+_PER_TOKEN_S = (0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0, 2.5)
+_POLICY_S = (0.00001, 0.00003, 0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
+_OVERHEAD_S = (0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0)
+_MODEL = ("gen_ai_operation_name", "gen_ai_request_model", "gen_ai_provider_name")
+_PROVIDER = "triton"
+
+
+class Metrics:
+    """The service's metrics in one registry, with the few verbs the rest of the house uses."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        def histogram(name: str, text: str, labels: tuple[str, ...], buckets: tuple[float, ...]) -> Histogram:
+            return Histogram(name, text, labels, buckets=buckets, registry=registry)
+
+        def counter(name: str, text: str, labels: tuple[str, ...]) -> Counter:
+            return Counter(name, text, labels, registry=registry)
+
+        self._token_usage = histogram(
+            "gen_ai_client_token_usage", "Tokens per request.", (*_MODEL, "gen_ai_token_type"), _TOKENS
+        )
+        self._duration = histogram(
+            "gen_ai_server_request_duration_seconds",
+            "Request headers to the end of the answer.",
+            (*_MODEL, "error_type"),
+            _DURATION_S,
+        )
+        self._first_token = histogram(
+            "gen_ai_server_time_to_first_token_seconds", "Request headers to the first answer bytes.", _MODEL,
+            _FIRST_TOKEN_S,
+        )  # fmt: skip
+        self._per_token = histogram(
+            "gen_ai_server_time_per_output_token_seconds", "Streamed time per token after the first.", _MODEL,
+            _PER_TOKEN_S,
+        )  # fmt: skip
+        self._exchanges = counter(
+            "extproc_exchanges_total", "Exchanges ended.", ("operation", "model", "pool", "termination", "reason")
+        )
+        self._overhead = histogram("extproc_overhead_seconds", "Time a request spent in this service.", (), _OVERHEAD_S)
+        self._policy_seconds = histogram(
+            "extproc_policy_duration_seconds", "Time one exchange spent in one policy.", ("policy",), _POLICY_S
+        )
+        self._verdicts = counter(
+            "extproc_verdicts_total", "Verdicts other than continue.", ("policy", "verdict", "mode", "reason")
+        )
+        self._policy_failures = counter(
+            "extproc_policy_failures_total", "Policies whose dependency failed, or which failed at the end.",
+            ("policy", "dependency"),
+        )  # fmt: skip
+        self._reloads = counter("extproc_config_reloads_total", "Configuration reloads.", ("outcome",))
+        self._protocol_errors = counter(
+            "extproc_protocol_errors_total", "Streams on which Envoy broke its contract.", ()
+        )
+        self.in_flight = Gauge(
+            "extproc_streams_in_flight", "Exchanges now open.", registry=registry, multiprocess_mode="livesum"
+        )
+        self._degraded = Gauge(
+            "extproc_degraded", "1 while a dependency is lost.", ("dependency",), registry=registry,
+            multiprocess_mode="livemax",
+        )  # fmt: skip
+
+    def exchange_ended(self, ctx: RequestContext, termination: Termination, duration_s: float) -> None:
+        answer, operation, model = ctx.answer, ctx.operation, ctx.model_name
+        pool = ctx.pool.name if ctx.pool is not None else ""
+        self._exchanges.labels(operation, model, pool, termination, ctx.reason).inc()
+        self._overhead.observe(ctx.overhead_s)
+        if not model:
+            return
+        labels = (operation, model, _PROVIDER)
+        self._duration.labels(*labels, ctx.reason).observe(duration_s)
+        if answer.totals.prompt_tokens:
+            self._token_usage.labels(*labels, "input").observe(answer.totals.prompt_tokens)
+        if answer.totals.completion_tokens:
+            self._token_usage.labels(*labels, "output").observe(answer.totals.completion_tokens)
+        if answer.first_bytes_s is None or answer.last_bytes_s is None:
+            return
+        self._first_token.labels(*labels).observe(answer.first_bytes_s - ctx.arrived_s)
+        if ctx.stream and answer.totals.completion_tokens > 1:
+            streamed_s = answer.last_bytes_s - answer.first_bytes_s
+            self._per_token.labels(*labels).observe(streamed_s / (answer.totals.completion_tokens - 1))
+
+    def policy_took(self, policy: str, seconds: float) -> None:
+        self._policy_seconds.labels(policy).observe(seconds)
+
+    def verdict(self, policy: str, verdict: str, mode: str, reason: str) -> None:
+        self._verdicts.labels(policy, verdict, mode, reason).inc()
+
+    def dependency_failed(self, policy: str, dependency: str) -> None:
+        self._policy_failures.labels(policy, dependency).inc()
+
+    def policy_failed(self, policy: str) -> None:
+        self._policy_failures.labels(policy, "none").inc()
+
+    def reloaded(self, outcome: str) -> None:
+        self._reloads.labels(outcome).inc()
+
+    def protocol_error(self) -> None:
+        self._protocol_errors.inc()
+
+    def degraded(self, dependency: str, now: bool) -> None:
+        self._degraded.labels(dependency).set(1 if now else 0)

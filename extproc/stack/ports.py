@@ -8,14 +8,7 @@ import dataclasses
 import socket
 from collections.abc import Iterator
 
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class TritonPorts:
-    """One Triton server's."""
-
-    http: int
-    grpc: int
-    metrics: int
+from extproc.stack.triton import TritonPorts
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

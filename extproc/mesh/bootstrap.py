@@ -1,0 +1,84 @@
+"""The whole Envoy configuration: one static bootstrap, or a small one that gets the rest from files.
+
+Must not know: what is in a listener, a route or a cluster.
+"""
+
+import typing
+from collections.abc import Iterator
+
+import yaml
+from betterproto2 import Casing, Message
+from envoy_data_plane.envoy.config.bootstrap.v3 import (
+    Admin,
+    Bootstrap,
+    BootstrapStaticResources,
+    LayeredRuntime,
+    RuntimeLayer,
+    RuntimeLayerAdminLayer,
+)
+from envoy_data_plane.envoy.config.cluster.v3 import Cluster
+from envoy_data_plane.envoy.config.core.v3 import Node
+from envoy_data_plane.envoy.config.overload.v3 import OverloadManager, ResourceMonitor
+from envoy_data_plane.envoy.extensions.resource_monitors.downstream_connections.v3 import (
+    DownstreamConnectionsConfig,
+)
+from envoy_data_plane.google.protobuf import Any
+
+from extproc.config.model import GatewayConfig
+from extproc.mesh import wire
+from extproc.mesh.clusters import pool_clusters
+from extproc.mesh.listener import listener
+from extproc.mesh.processor import processor_cluster
+from extproc.mesh.tracing import collector_cluster
+
+
+def bootstrap(config: GatewayConfig) -> Bootstrap:
+    """A complete configuration that never changes while Envoy runs."""
+    complete = base(config)
+    complete.static_resources = BootstrapStaticResources(
+        listeners=[listener(config, None)], clusters=list(clusters(config))
+    )
+    return complete
+
+
+def bootstrap_yaml(config: GatewayConfig) -> str:
+    """`bootstrap` as Envoy reads it; the same text for the same configuration."""
+    return to_yaml(bootstrap(config))
+
+
+def base(config: GatewayConfig) -> Bootstrap:
+    """What can't change while Envoy runs: its identity, its admin interface, its limits."""
+    connections = DownstreamConnectionsConfig(max_active_downstream_connections=config.gateway.max_connections)
+    return Bootstrap(
+        node=Node(id="extproc-gateway", cluster="extproc-gateway"),
+        admin=Admin(address=wire.address(config.gateway.admin)),
+        # Lets weights be changed through the admin interface.
+        layered_runtime=LayeredRuntime(layers=[RuntimeLayer(name="admin", admin_layer=RuntimeLayerAdminLayer())]),
+        overload_manager=OverloadManager(
+            resource_monitors=[
+                ResourceMonitor(
+                    name="envoy.resource_monitors.global_downstream_max_connections",
+                    typed_config=Any.pack(connections),
+                )
+            ]
+        ),
+    )
+
+
+def clusters(config: GatewayConfig) -> Iterator[Cluster]:
+    yield processor_cluster(config)
+    if config.telemetry.tracing is not None:
+        yield collector_cluster(config.telemetry.tracing)
+    for name, pool in config.pools.items():
+        yield from pool_clusters(name, pool)
+
+
+def to_yaml(message: Message) -> str:
+    """The message with its fields' names as in Envoy's documentation."""
+    # betterproto's own casings misspell names with digits (`consecutive_5xx`); it only ever calls them.
+    names_as_they_are = typing.cast("Casing", _proto_name)
+    return yaml.safe_dump(message.to_dict(casing=names_as_they_are), sort_keys=False, allow_unicode=True, width=110)
+
+
+def _proto_name(attribute: str) -> str:
+    return attribute.rstrip("_")

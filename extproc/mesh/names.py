@@ -1,0 +1,34 @@
+"""Every name that the generated Envoy configuration and the service have in common.
+
+Must not know: Envoy's messages.
+"""
+
+PROCESSOR_CLUSTER = "extproc"
+COLLECTOR_CLUSTER = "otlp"
+ROUTES = "extproc"
+LISTENER = "extproc"
+
+METADATA_NAMESPACE = "extproc"
+HEADER_PREFIX = "x-extproc-"
+POOL_HEADER = "x-extproc-pool"
+"""The stamp: the one request header that generated routes match on."""
+
+ENDPOINT_HEADER = "x-gateway-destination-endpoint"
+CLIENT_PATH_HEADER = "x-envoy-original-path"
+"""The path as the client sent it, kept for the access log, because the service rewrites `:path`."""
+
+CLIENT_CONTROLS = ("x-extproc-cache-namespace", "x-extproc-cache-ttl", "x-extproc-priority")
+"""The only `x-extproc-` headers that a client may send."""
+
+WEIGHTS_RUNTIME_PREFIX = "extproc.weights"
+"""With the pool and the cluster appended, the runtime key that overrides a weight."""
+
+
+def cluster_name(pool: str, cluster: str) -> str:
+    """Envoy's name of a pool's cluster. No name in gateway.yaml contains a slash, so none collide."""
+    return f"{pool}/{cluster}"
+
+
+def preferring_cluster_name(pool: str, cluster: str) -> str:
+    """Envoy's name of the cluster that tries this one first and then the pool's others."""
+    return f"{cluster_name(pool, cluster)}/first"

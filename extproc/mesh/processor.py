@@ -1,0 +1,138 @@
+"""How Envoy reaches the service: the ext_proc filter, and the cluster of its workers.
+
+The body modes are FULL_DUPLEX_STREAMED, in which Envoy has no message timeout: a service that hangs would hold
+its requests until they are idle for `gateway.stream_idle_timeout_s`. Two things end that within seconds: HTTP/2
+pings, which a stopped process does not answer, and gRPC health checks, which a blocked event loop does not.
+
+Must not know: what the service does.
+"""
+
+from envoy_data_plane.envoy.config.cluster.v3 import (
+    CircuitBreakers,
+    CircuitBreakersThresholds,
+    Cluster,
+    ClusterCommonLbConfig,
+    ClusterDiscoveryType,
+    ClusterLbPolicy,
+)
+from envoy_data_plane.envoy.config.common.mutation_rules.v3 import HeaderMutationRules
+from envoy_data_plane.envoy.config.core.v3 import (
+    HealthCheck,
+    HealthCheckGrpcHealthCheck,
+    Http2ProtocolOptions,
+    KeepaliveSettings,
+)
+from envoy_data_plane.envoy.config.endpoint.v3 import (
+    ClusterLoadAssignment,
+    Endpoint,
+    LbEndpoint,
+    LocalityLbEndpoints,
+)
+from envoy_data_plane.envoy.extensions.filters.http.ext_proc.v3 import (
+    ExternalProcessor,
+    ExternalProcessorRouteCacheAction,
+    MetadataOptions,
+    MetadataOptionsMetadataNamespaces,
+    ProcessingMode,
+    ProcessingModeBodySendMode,
+    ProcessingModeHeaderSendMode,
+)
+from envoy_data_plane.envoy.extensions.filters.network.http_connection_manager.v3 import HttpFilter
+from envoy_data_plane.envoy.extensions.upstreams.http.v3 import (
+    HttpProtocolOptions,
+    HttpProtocolOptionsExplicitHttpConfig,
+)
+from envoy_data_plane.envoy.type.v3 import HttpStatus, Percent, StatusCode
+from envoy_data_plane.google.protobuf import Any
+
+from extproc.config.address import TcpAddress
+from extproc.config.model import GatewayConfig
+from extproc.config.policy import FailureMode
+from extproc.mesh import names, wire
+
+_UNLIMITED = 1_000_000
+_PING_INTERVAL_S = 1.0
+_PING_TIMEOUT_S = 2.0
+_HEALTH_INTERVAL_S = 1.0
+_HEALTH_TIMEOUT_S = 2.0
+# Workers that share a TCP port are told apart only by connection, so a connection takes just so many streams.
+_STREAMS_PER_CONNECTION = 64
+
+
+def processor_filter(config: GatewayConfig) -> HttpFilter:
+    send, duplex = ProcessingModeHeaderSendMode.SEND, ProcessingModeBodySendMode.FULL_DUPLEX_STREAMED
+    processor = ExternalProcessor(
+        grpc_service=wire.grpc_service(names.PROCESSOR_CLUSTER),
+        processing_mode=ProcessingMode(
+            request_header_mode=send,
+            request_body_mode=duplex,
+            request_trailer_mode=send,
+            response_header_mode=send,
+            response_body_mode=duplex,
+            response_trailer_mode=send,
+        ),
+        failure_mode_allow=config.service.on_failure is FailureMode.OPEN,
+        status_on_error=HttpStatus(code=StatusCode.ServiceUnavailable),
+        # A mutation that Envoy refuses is a fault of the service; it should be seen, not skipped.
+        mutation_rules=HeaderMutationRules(disallow_is_error=True),
+        # The stamp has to be able to choose the route, so the one chosen before it is always forgotten.
+        route_cache_action=ExternalProcessorRouteCacheAction.CLEAR,
+        metadata_options=MetadataOptions(
+            receiving_namespaces=MetadataOptionsMetadataNamespaces(untyped=[names.METADATA_NAMESPACE])
+        ),
+        stat_prefix="extproc",
+    )
+    return HttpFilter(name="envoy.filters.http.ext_proc", typed_config=Any.pack(processor))
+
+
+def processor_cluster(config: GatewayConfig) -> Cluster:
+    addresses = config.service.addresses
+    named = any(isinstance(address, TcpAddress) and not address.is_ip for address in addresses)
+    endpoints = [LbEndpoint(endpoint=Endpoint(address=wire.address(address))) for address in addresses]
+    return Cluster(
+        name=names.PROCESSOR_CLUSTER,
+        type=ClusterDiscoveryType.STRICT_DNS if named else ClusterDiscoveryType.STATIC,
+        connect_timeout=wire.seconds(1),
+        lb_policy=ClusterLbPolicy.LEAST_REQUEST,
+        load_assignment=ClusterLoadAssignment(
+            cluster_name=names.PROCESSOR_CLUSTER, endpoints=[LocalityLbEndpoints(lb_endpoints=endpoints)]
+        ),
+        # One stream per request of any client, however long it takes: the limit on requests is elsewhere.
+        circuit_breakers=CircuitBreakers(
+            thresholds=[
+                CircuitBreakersThresholds(
+                    max_connections=_UNLIMITED, max_pending_requests=_UNLIMITED, max_requests=_UNLIMITED
+                )
+            ]
+        ),
+        health_checks=[_health_check()],
+        close_connections_on_host_health_failure=True,
+        # No worker healthy means refuse at once, not try one of them anyway and wait for it.
+        common_lb_config=ClusterCommonLbConfig(healthy_panic_threshold=Percent(value=0)),
+        typed_extension_protocol_options={
+            "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": Any.pack(_protocol(config))
+        },
+    )
+
+
+def _protocol(config: GatewayConfig) -> HttpProtocolOptions:
+    shares_port = config.service.workers > len(config.service.addresses)
+    http2 = Http2ProtocolOptions(
+        connection_keepalive=KeepaliveSettings(
+            interval=wire.seconds(_PING_INTERVAL_S), timeout=wire.seconds(_PING_TIMEOUT_S)
+        ),
+        max_concurrent_streams=_STREAMS_PER_CONNECTION if shares_port else None,
+    )
+    return HttpProtocolOptions(explicit_http_config=HttpProtocolOptionsExplicitHttpConfig(http2_protocol_options=http2))
+
+
+def _health_check() -> HealthCheck:
+    interval = wire.seconds(_HEALTH_INTERVAL_S)
+    return HealthCheck(
+        timeout=wire.seconds(_HEALTH_TIMEOUT_S),
+        interval=interval,
+        no_traffic_interval=interval,  # its default is a minute
+        unhealthy_threshold=2,
+        healthy_threshold=1,
+        grpc_health_check=HealthCheckGrpcHealthCheck(),
+    )

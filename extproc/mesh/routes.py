@@ -1,0 +1,129 @@
+"""Routes: only what the service has stamped reaches a pool; everything else is answered here.
+
+Must not know: how a pool is reached.
+"""
+
+import json
+
+from envoy_data_plane.envoy.config.core.v3 import DataSource
+from envoy_data_plane.envoy.config.route.v3 import (
+    DirectResponseAction,
+    HeaderMatcher,
+    RetryPolicy,
+    RetryPolicyRetryHostPredicate,
+    RetryPolicyRetryPriority,
+    Route,
+    RouteAction,
+    RouteConfiguration,
+    RouteMatch,
+    VirtualHost,
+    WeightedCluster,
+    WeightedClusterClusterWeight,
+)
+from envoy_data_plane.envoy.extensions.retry.host.previous_hosts.v3 import PreviousHostsPredicate
+from envoy_data_plane.envoy.extensions.retry.priority.previous_priorities.v3 import PreviousPrioritiesConfig
+from envoy_data_plane.envoy.type.matcher.v3 import StringMatcher
+from envoy_data_plane.google.protobuf import Any
+
+from extproc.config.model import GatewayConfig
+from extproc.config.policy import FailureMode
+from extproc.config.pools import Pool
+from extproc.mesh import names, wire
+
+# Failures before an upstream can have begun to answer; `reset-before-request` means that not even the whole
+# request had been sent. A 503 is Triton's refusal to take a request (model not ready, queue full).
+_RETRY_ON = "connect-failure,refused-stream,reset-before-request,retriable-status-codes"
+_RETRIABLE_STATUS_CODES = [503]
+
+# What a client has no business telling an upstream, and what is the gateway's own.
+_NOT_FOR_UPSTREAMS = [
+    "authorization",
+    "x-api-key",
+    "cookie",
+    names.POOL_HEADER,
+    *names.CLIENT_CONTROLS,
+    names.CLIENT_PATH_HEADER,
+]
+
+
+def routes(config: GatewayConfig) -> RouteConfiguration:
+    every = [_stamped(name, pool, config) for name, pool in config.pools.items()]
+    if config.service.on_failure is FailureMode.OPEN and config.gateway.default_pool is not None:
+        name = config.gateway.default_pool
+        every.append(_pool_route("unstamped", RouteMatch(prefix="/"), name, config.pools[name], config))
+    every.append(_nothing_here())
+    host = VirtualHost(name="all", domains=["*"], routes=every)
+    return RouteConfiguration(name=names.ROUTES, virtual_hosts=[host])
+
+
+def _stamped(name: str, pool: Pool, config: GatewayConfig) -> Route:
+    stamp = HeaderMatcher(name=names.POOL_HEADER, string_match=StringMatcher(exact=name))
+    return _pool_route(name, RouteMatch(prefix="/", headers=[stamp]), name, pool, config)
+
+
+def _pool_route(route_name: str, match: RouteMatch, name: str, pool: Pool, config: GatewayConfig) -> Route:
+    action = RouteAction(
+        timeout=wire.seconds(pool.request_timeout_s),
+        idle_timeout=wire.seconds(config.gateway.stream_idle_timeout_s),
+        retry_policy=_retry_policy(pool),
+    )
+    if len(pool.clusters) == 1:
+        action.cluster = names.cluster_name(name, next(iter(pool.clusters)))
+    else:
+        action.weighted_clusters = _weighted(name, pool)
+    return Route(
+        name=route_name,
+        match=match,
+        route=action,
+        request_headers_to_remove=_NOT_FOR_UPSTREAMS,
+        request_headers_to_add=[wire.set_header("accept-encoding", "identity")],
+        # A request can only be tried again while Envoy still has all of it.
+        request_body_buffer_limit=config.gateway.max_body_bytes,
+    )
+
+
+def _weighted(name: str, pool: Pool) -> WeightedCluster:
+    return WeightedCluster(
+        clusters=[
+            WeightedClusterClusterWeight(name=names.preferring_cluster_name(name, cluster_name), weight=cluster.weight)
+            for cluster_name, cluster in pool.clusters.items()
+        ],
+        runtime_key_prefix=f"{names.WEIGHTS_RUNTIME_PREFIX}.{name}",
+    )
+
+
+def _retry_policy(pool: Pool) -> RetryPolicy:
+    several_clusters = len(pool.clusters) > 1
+    next_cluster = RetryPolicyRetryPriority(
+        name="envoy.retry_priorities.previous_priorities",
+        typed_config=Any.pack(PreviousPrioritiesConfig(update_frequency=1)),
+    )
+    other_endpoint = RetryPolicyRetryHostPredicate(
+        name="envoy.retry_host_predicates.previous_hosts", typed_config=Any.pack(PreviousHostsPredicate())
+    )
+    return RetryPolicy(
+        retry_on=_RETRY_ON,
+        retriable_status_codes=_RETRIABLE_STATUS_CODES,
+        num_retries=pool.retries,
+        per_try_idle_timeout=wire.seconds(pool.idle_timeout_s),
+        retry_host_predicate=[other_endpoint],
+        host_selection_retry_max_attempts=5,
+        retry_priority=next_cluster if several_clusters else None,
+    )
+
+
+def _nothing_here() -> Route:
+    error = {
+        "message": "There is nothing here.",
+        "type": "invalid_request_error",
+        "param": None,
+        "code": "unknown_url",
+    }
+    return Route(
+        name="nothing",
+        match=RouteMatch(prefix="/"),
+        direct_response=DirectResponseAction(
+            status=404, body=DataSource(inline_string=json.dumps({"error": error}, separators=(",", ":")))
+        ),
+        response_headers_to_add=[wire.set_header("content-type", "application/json")],
+    )

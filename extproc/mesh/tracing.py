@@ -1,0 +1,58 @@
+"""Traces by OpenTelemetry: Envoy continues the `traceparent` it is given, or begins a trace.
+
+Must not know: what the service adds to a trace.
+"""
+
+from envoy_data_plane.envoy.config.cluster.v3 import Cluster, ClusterDiscoveryType
+from envoy_data_plane.envoy.config.core.v3 import Http2ProtocolOptions
+from envoy_data_plane.envoy.config.endpoint.v3 import (
+    ClusterLoadAssignment,
+    Endpoint,
+    LbEndpoint,
+    LocalityLbEndpoints,
+)
+from envoy_data_plane.envoy.config.trace.v3 import OpenTelemetryConfig, TracingHttp
+from envoy_data_plane.envoy.extensions.filters.network.http_connection_manager.v3 import (
+    HttpConnectionManagerTracing,
+)
+from envoy_data_plane.envoy.extensions.upstreams.http.v3 import (
+    HttpProtocolOptions,
+    HttpProtocolOptionsExplicitHttpConfig,
+)
+from envoy_data_plane.envoy.type.v3 import Percent
+from envoy_data_plane.google.protobuf import Any
+
+from extproc.config.model import Tracing
+from extproc.mesh import names, wire
+
+_SERVICE_NAME = "extproc-gateway"
+
+
+def tracing(settings: Tracing) -> HttpConnectionManagerTracing:
+    """A caller's own decision, sampled or not, in `traceparent` is followed; the share is for the others."""
+    provider = OpenTelemetryConfig(grpc_service=wire.grpc_service(names.COLLECTOR_CLUSTER), service_name=_SERVICE_NAME)
+    return HttpConnectionManagerTracing(
+        client_sampling=Percent(value=0),
+        random_sampling=Percent(value=settings.sampling_percent),
+        overall_sampling=Percent(value=100),
+        provider=TracingHttp(name="envoy.tracers.opentelemetry", typed_config=Any.pack(provider)),
+        # One span for the client's side and one for each attempt upstream.
+        spawn_upstream_span=True,
+    )
+
+
+def collector_cluster(settings: Tracing) -> Cluster:
+    collector = settings.otlp_grpc
+    http2 = HttpProtocolOptions(
+        explicit_http_config=HttpProtocolOptionsExplicitHttpConfig(http2_protocol_options=Http2ProtocolOptions())
+    )
+    endpoint = LbEndpoint(endpoint=Endpoint(address=wire.address(collector)))
+    return Cluster(
+        name=names.COLLECTOR_CLUSTER,
+        type=ClusterDiscoveryType.STATIC if collector.is_ip else ClusterDiscoveryType.STRICT_DNS,
+        connect_timeout=wire.seconds(1),
+        load_assignment=ClusterLoadAssignment(
+            cluster_name=names.COLLECTOR_CLUSTER, endpoints=[LocalityLbEndpoints(lb_endpoints=[endpoint])]
+        ),
+        typed_extension_protocol_options={"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": Any.pack(http2)},
+    )

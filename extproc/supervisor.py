@@ -37,7 +37,7 @@ class Worker:
         self._path, self._index = config_path, index
         self._environment = os.environ | {"PROMETHEUS_MULTIPROC_DIR": metrics_dir}
         self._process: asyncio.subprocess.Process | None = None
-        self._stopping = False
+        self._stopping = asyncio.Event()
         self.ready = False
 
     async def keep_running(self) -> None:
@@ -45,13 +45,13 @@ class Worker:
         shortest_s, longest_s = _RESTART_S
         wait_s = shortest_s
         loop = asyncio.get_running_loop()
-        while not self._stopping:
+        while not self._stopping.is_set():
             began_s = loop.time()
             await self._start()
             assert self._process is not None
             code = await self._process.wait()
             self.ready = False
-            if self._stopping:
+            if self._stopping.is_set():
                 return
             _log.error("worker died", extra={"worker": self._index, "code": code})
             wait_s = shortest_s if loop.time() - began_s > _LONG_LIFE_S else min(2 * wait_s, longest_s)
@@ -78,7 +78,7 @@ class Worker:
                 self._process.send_signal(number)
 
     def stop(self) -> None:
-        self._stopping = True
+        self._stopping.set()
         self.signal(signal.SIGTERM)
 
     def kill(self) -> None:

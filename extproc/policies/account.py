@@ -11,7 +11,7 @@ from extproc.policies.interface import Services, Termination
 
 class Account:
     name: ClassVar[str] = "account"
-    Settings: ClassVar[type[PolicySettings]] = PolicySettings
+    settings_type: ClassVar[type[PolicySettings]] = PolicySettings
 
     def __init__(self, settings: PolicySettings, services: Services) -> None:
         self._clock = services.clock

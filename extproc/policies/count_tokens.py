@@ -30,7 +30,7 @@ class Settings(PolicySettings):
 
 class CountTokens:
     name: ClassVar[str] = "count_tokens"
-    Settings: ClassVar[type[PolicySettings]] = Settings
+    settings_type: ClassVar[type[PolicySettings]] = Settings
 
     def __init__(self, settings: Settings, services: Services) -> None:
         self._inline_limit_bytes = settings.inline_limit_bytes

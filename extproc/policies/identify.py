@@ -22,7 +22,7 @@ class Settings(PolicySettings):
 
 class Identify:
     name: ClassVar[str] = "identify"
-    Settings: ClassVar[type[PolicySettings]] = Settings
+    settings_type: ClassVar[type[PolicySettings]] = Settings
 
     def __init__(self, settings: Settings, services: Services) -> None:
         self._keys = services.keys

@@ -59,7 +59,7 @@ class Policy(Protocol):
     """Every policy: `name` is its section under `policies:` in gateway.yaml."""
 
     name: ClassVar[str]
-    Settings: ClassVar[type[PolicySettings]]
+    settings_type: ClassVar[type[PolicySettings]]
 
     def __init__(self, settings: Any, services: Services) -> None: ...
 

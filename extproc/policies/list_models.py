@@ -13,7 +13,7 @@ from extproc.rejection import model_not_found
 
 class ListModels:
     name: ClassVar[str] = "list_models"
-    Settings: ClassVar[type[PolicySettings]] = PolicySettings
+    settings_type: ClassVar[type[PolicySettings]] = PolicySettings
 
     def __init__(self, settings: PolicySettings, services: Services) -> None:
         created_s = int(services.clock.wall())

@@ -57,7 +57,7 @@ ON_CLOSE: tuple[type[Policy], ...] = (
 POLICIES: Mapping[str, type[Policy]] = {
     policy.name: policy for phase in (ON_HEAD, ON_REQUEST, ON_ANSWER, ON_CLOSE) for policy in phase
 }
-SETTINGS: Mapping[str, type[PolicySettings]] = {name: policy.Settings for name, policy in POLICIES.items()}
+SETTINGS: Mapping[str, type[PolicySettings]] = {name: policy.settings_type for name, policy in POLICIES.items()}
 
 CLOSE_DEADLINE_S = 5.0
 """A finalizer that takes longer than this is given up, and counted."""
@@ -170,7 +170,7 @@ class Pipeline:
 
 def build(settings: Mapping[str, PolicySettings], services: Services) -> Pipeline:
     """The pipeline of one configuration; a policy without a section has its defaults."""
-    chosen = {name: settings.get(name) or policy.Settings() for name, policy in POLICIES.items()}
+    chosen = {name: settings.get(name) or policy.settings_type() for name, policy in POLICIES.items()}
     steps = {
         name: Step(name, POLICIES[name](own, services), own)
         for name, own in chosen.items()

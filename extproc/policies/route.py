@@ -11,7 +11,7 @@ from extproc.policies.interface import CONTINUE, Reject, Services, Verdict
 
 class Route:
     name: ClassVar[str] = "route"
-    Settings: ClassVar[type[PolicySettings]] = PolicySettings
+    settings_type: ClassVar[type[PolicySettings]] = PolicySettings
 
     def __init__(self, settings: PolicySettings, services: Services) -> None:
         pass

@@ -24,7 +24,7 @@ class Settings(PolicySettings):
 
 class Validate:
     name: ClassVar[str] = "validate"
-    Settings: ClassVar[type[PolicySettings]] = Settings
+    settings_type: ClassVar[type[PolicySettings]] = Settings
 
     def __init__(self, settings: Settings, services: Services) -> None:
         self._max_choices = settings.max_choices

@@ -28,6 +28,9 @@ class Metrics:
     """The service's metrics in one registry, with the few verbs the rest of the house uses."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
+        self._registry = registry
+        self._own: dict[str, Histogram] = {}
+
         def histogram(name: str, text: str, labels: tuple[str, ...], buckets: tuple[float, ...]) -> Histogram:
             return Histogram(name, text, labels, buckets=buckets, registry=registry)
 
@@ -76,6 +79,12 @@ class Metrics:
             "extproc_degraded", "1 while a dependency is lost.", ("dependency",), registry=registry,
             multiprocess_mode="livemax",
         )  # fmt: skip
+
+    def histogram(self, name: str, text: str, buckets: tuple[float, ...]) -> Histogram:
+        """A policy's own histogram, without labels; the same one again after a reload."""
+        if name not in self._own:
+            self._own[name] = Histogram(name, text, buckets=buckets, registry=self._registry)
+        return self._own[name]
 
     def exchange_ended(self, ctx: RequestContext, termination: Termination, duration_s: float) -> None:
         answer, operation, model = ctx.answer, ctx.operation, ctx.model_name

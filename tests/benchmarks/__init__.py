@@ -1,0 +1,1 @@
+"""Measurements. `make bench` runs them all side by side; docs/performance.md keeps what they printed."""

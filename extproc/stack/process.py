@@ -19,7 +19,11 @@ _KILL_POLL_S = 0.005
 
 
 class NotReady(Exception):
-    """A process ended, or its time was up, before it was ready."""
+    """A process, `name`, ended or its time was up before it was ready."""
+
+    def __init__(self, name: str, message: str) -> None:
+        super().__init__(f"{name} {message}")
+        self.name = name
 
 
 class Cancelled(Exception):
@@ -66,9 +70,9 @@ class Process:
         deadline_s = time.monotonic() + timeout_s
         while not is_ready():
             if self.exit_code is not None:
-                raise NotReady(f"{self.name} ended with {describe_exit(self.exit_code)} before it was ready")
+                raise NotReady(self.name, f"ended with {describe_exit(self.exit_code)} before it was ready")
             if time.monotonic() > deadline_s:
-                raise NotReady(f"{self.name} was not ready after {timeout_s:.0f} s")
+                raise NotReady(self.name, f"was not ready after {timeout_s:.0f} s")
             if cancel.wait(_POLL_S):
                 raise Cancelled
 

@@ -28,7 +28,7 @@ _LIBRARIES = "usr/lib/x86_64-linux-gnu"
 _PROBE_TIMEOUT_S = 10.0
 
 
-class RedisMissing(Exception):
+class RedisMissing(artifact.ArtifactError):
     """There is no Redis >= 8 to be had on this machine; the message says what was tried."""
 
 

@@ -80,6 +80,11 @@ class Stack:
         return f"http://{self.config.gateway.listen}/v1"
 
     @property
+    def logs(self) -> pathlib.Path:
+        """The directory of the components' logs."""
+        return self._run_dir.logs
+
+    @property
     def components(self) -> Sequence[str]:
         """Their names, in the order of their start."""
         return tuple(self._components)

@@ -1,0 +1,44 @@
+"""Arguments and failures that several commands share. Must not know: any one command."""
+
+import argparse
+import pathlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    Commands = argparse._SubParsersAction[argparse.ArgumentParser]
+
+DEFAULT_CONFIG = pathlib.Path("envoy/gateway.yaml")
+_HIGHEST_BASE = 65535 - 22
+
+
+class CommandFailed(Exception):
+    """A command can't do what it was asked; the message is for whoever typed it."""
+
+
+def add_config(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        *("-c", "--config"),
+        type=pathlib.Path,
+        default=DEFAULT_CONFIG,
+        metavar="FILE",
+        help="the gateway's configuration (default: %(default)s)",
+    )
+
+
+def add_stack_place(parser: argparse.ArgumentParser) -> None:
+    """`--port-base` and `--run-dir`, which together say which local stack is meant."""
+    parser.add_argument(
+        "--port-base", type=_port_base, metavar="PORT", help="move every port of the local stack to PORT and above"
+    )
+    parser.add_argument(
+        "--run-dir",
+        type=pathlib.Path,
+        metavar="DIR",
+        help="sockets, logs and data of the local stack (default: a directory per port in the user's state directory)",
+    )
+
+
+def _port_base(text: str) -> int:
+    if not text.isdecimal() or not 1024 <= int(text) <= _HIGHEST_BASE:
+        raise argparse.ArgumentTypeError(f"a port between 1024 and {_HIGHEST_BASE}")
+    return int(text)

@@ -1,0 +1,133 @@
+"""`extproc keys`: create, list and revoke API keys in the gateway's Redis."""
+
+import argparse
+import asyncio
+import os
+import sys
+from collections.abc import Awaitable, Callable, Iterable
+from typing import TYPE_CHECKING
+
+from extproc.cli.arguments import CommandFailed, add_config, add_stack_place
+
+if TYPE_CHECKING:
+    from extproc.cli.arguments import Commands
+    from extproc.config.model import GatewayConfig
+    from extproc.stores.keys import KeyRecord, KeyStore
+
+_TIERS = ("free", "basic", "pro", "enterprise")
+_TIMEOUT_S = 5.0
+"""A person waits longer than a request does."""
+
+
+def add_commands(commands: "Commands") -> None:
+    keys = commands.add_parser("keys", help="create, list and revoke API keys")
+    actions = keys.add_subparsers(title="commands", metavar="COMMAND", required=True)
+
+    create = actions.add_parser("create", help="make a key; its text is printed now and never again")
+    create.add_argument("--name", required=True, help="what it is for")
+    create.add_argument("--team", default="default", help="whom its use is counted for (default: %(default)s)")
+    create.add_argument("--tier", choices=_TIERS, default="free", help="how much it may use (default: %(default)s)")
+    create.add_argument(
+        "--model", action="append", metavar="NAME", help="a model it may ask for; repeat for more (default: all)"
+    )
+    create.set_defaults(run=_create)
+
+    listing = actions.add_parser("list", help="show every key, without its text")
+    listing.add_argument("--json", action="store_true", help="as JSON, one key a line")
+    listing.set_defaults(run=_list)
+
+    revoke = actions.add_parser("revoke", help="end a key at once, everywhere")
+    revoke.add_argument("id", metavar="ID", help="as `extproc keys list` shows it")
+    revoke.set_defaults(run=_revoke)
+
+    for action in (create, listing, revoke):
+        add_config(action)
+        add_stack_place(action)
+
+
+def _create(arguments: argparse.Namespace) -> int:
+    from extproc.config.model import Tier
+
+    config = _load(arguments)
+    models = tuple(arguments.model or ("*",))
+    unknown = [name for name in models if name != "*" and name not in config.models]
+    if unknown:
+        raise CommandFailed(f"no such model: {', '.join(unknown)} (there are: {', '.join(config.models)})")
+
+    async def create(store: "KeyStore") -> int:
+        created = await store.create(name=arguments.name, team=arguments.team, tier=Tier(arguments.tier), models=models)
+        # Only the key goes to standard output, so that a script can take it from there.
+        print(f"id    {created.record.id}\nhash  {created.record.hash}", file=sys.stderr)
+        print(created.text)
+        return 0
+
+    return _with_store(config, create)
+
+
+def _list(arguments: argparse.Namespace) -> int:
+    import msgspec
+
+    async def show(store: "KeyStore") -> int:
+        records = await store.list()
+        if arguments.json:
+            for record in records:
+                print(msgspec.json.encode(record).decode())
+        else:
+            _print_table(records)
+        return 0
+
+    return _with_store(_load(arguments), show)
+
+
+def _revoke(arguments: argparse.Namespace) -> int:
+    async def revoke(store: "KeyStore") -> int:
+        record = await store.revoke(arguments.id)
+        if record is None:
+            raise CommandFailed(f"there is no key {arguments.id}")
+        print(f"{record.id} ({record.name}) is revoked")
+        return 0
+
+    return _with_store(_load(arguments), revoke)
+
+
+def _print_table(records: "Iterable[KeyRecord]") -> None:
+    rows = [("ID", "NAME", "TEAM", "TIER", "MODELS", "CREATED", "STATE")]
+    for record in records:
+        state = "revoked" if record.revoked else "active"
+        created = record.created.strftime("%Y-%m-%d %H:%M")
+        rows.append((record.id, record.name, record.team, record.tier, ",".join(record.models), created, state))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+def _load(arguments: argparse.Namespace) -> "GatewayConfig":
+    """The configuration as the local stack reads it, if one is meant or found; else as this shell does."""
+    from extproc import config
+    from extproc.policies import pipeline
+    from extproc.stack.ports import DOCUMENTED
+    from extproc.stack.run_dir import default_run_dir, recorded_environment
+
+    named = arguments.run_dir is not None or arguments.port_base is not None
+    environment = dict(os.environ)
+    if named or "EXTPROC_KEY_SECRET" not in environment:
+        run_dir = arguments.run_dir or default_run_dir(arguments.port_base or DOCUMENTED.gateway)
+        recorded = recorded_environment(run_dir)
+        if named and not recorded:
+            raise CommandFailed(f"there has been no local stack in {run_dir}")
+        environment |= recorded
+    return config.load(arguments.config, pipeline.SETTINGS, environment)
+
+
+def _with_store(config: "GatewayConfig", work: "Callable[[KeyStore], Awaitable[int]]") -> int:
+    from extproc.stores.keys import KeyHasher, KeyStore
+
+    async def run() -> int:
+        url = config.redis.url.get_secret_value()
+        store = KeyStore(url, KeyHasher(config.keys.secret), _TIMEOUT_S)
+        try:
+            return await work(store)
+        finally:
+            await store.close()
+
+    return asyncio.run(run())

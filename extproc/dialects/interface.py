@@ -116,7 +116,8 @@ class AnswerEncoder(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class AnswerIdentity:
-    """What a client sees of an answer besides its content."""
+    """What a client sees of an answer besides its content. `id` is the gateway's own; an encoder puts before it what
+    its API wants there (`chatcmpl-`)."""
 
     id: str
     created_s: int
@@ -140,9 +141,7 @@ class ClientApi(Protocol):
     def parse(self, head: RequestHead, body: bytes) -> InferenceRequest:
         """Raises InvalidRequest."""
 
-    def encoder(
-        self, request: InferenceRequest, identity: AnswerIdentity, totals: TokenTotals
-    ) -> AnswerEncoder:
+    def encoder(self, request: InferenceRequest, identity: AnswerIdentity, totals: TokenTotals) -> AnswerEncoder:
         """`totals` is shared and filled by the time the answer's end is encoded."""
 
     def error(self, rejection: Rejection) -> bytes:

@@ -252,9 +252,7 @@ class KserveInferApi:
             refuse(f"Invalid header '{HEADER_LENGTH}': it does not fit the body.", HEADER_LENGTH)
         return InferRequest(*found, body[: int(length)], body[int(length) :])
 
-    def encoder(
-        self, request: InferenceRequest, identity: AnswerIdentity, totals: TokenTotals
-    ) -> AnswerEncoder:
+    def encoder(self, request: InferenceRequest, identity: AnswerIdentity, totals: TokenTotals) -> AnswerEncoder:
         return InferEncoder()
 
     def error(self, rejection: Rejection) -> bytes:

@@ -119,9 +119,7 @@ def _read_embeddings(body: bytes, count: int) -> Sequence[AnswerEvent]:
     values = msgspec.convert(vectors.data, list[float])
     if width <= 0 or len(values) != count * width:
         return [failed("The model server sent embeddings that do not fit their shape.")]
-    rows: list[AnswerEvent] = [
-        Embedding(index, values[index * width : (index + 1) * width]) for index in range(count)
-    ]
+    rows: list[AnswerEvent] = [Embedding(index, values[index * width : (index + 1) * width]) for index in range(count)]
     tokens = outputs.get("NUM_TOKENS")
     if tokens is not None:
         rows.append(Usage(sum(msgspec.convert(tokens.data, list[int])), 0))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from extproc.dialects.interface import (
@@ -20,13 +21,13 @@ from extproc.dialects.openai_whole import OpenAiWholeEncoder
 from extproc.dialects.openai_wire import error_body
 from extproc.rejection import Rejection
 
+_PREFIXES = {Operation.CHAT: "chatcmpl-", Operation.COMPLETIONS: "cmpl-", Operation.EMBEDDINGS: ""}
+
 
 class OpenAiApi:
-    """One of the three; they differ in their request class alone."""
+    """One of the three; they differ in their request class and in how their answers' ids begin."""
 
-    def __init__(
-        self, operation: Operation, request_class: Callable[[dict[str, Any]], OpenAiRequest]
-    ) -> None:
+    def __init__(self, operation: Operation, request_class: Callable[[dict[str, Any]], OpenAiRequest]) -> None:
         self.operation = operation
         self._request_class = request_class
 
@@ -34,10 +35,9 @@ class OpenAiApi:
         """Raises InvalidRequest."""
         return self._request_class(decode_object(body))
 
-    def encoder(
-        self, request: InferenceRequest, identity: AnswerIdentity, totals: TokenTotals
-    ) -> AnswerEncoder:
+    def encoder(self, request: InferenceRequest, identity: AnswerIdentity, totals: TokenTotals) -> AnswerEncoder:
         assert isinstance(request, OpenAiRequest), "a request of this API"
+        identity = replace(identity, id=_PREFIXES[self.operation] + identity.id)
         if request.stream:
             return OpenAiStreamEncoder(self.operation, identity, totals, include_usage=request.include_usage)
         base64_vectors = request.fields.get("encoding_format") == "base64"

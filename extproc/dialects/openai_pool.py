@@ -106,9 +106,7 @@ class OpenAiPool:
     def check(self, request: InferenceRequest) -> Rejection | None:
         if isinstance(request, OpenAiRequest):
             return None
-        return invalid_request(
-            f"The model `{request.model}` does not serve {request.operation} requests.", "model"
-        )
+        return invalid_request(f"The model `{request.model}` does not serve {request.operation} requests.", "model")
 
     def encode(self, request: InferenceRequest, model: UpstreamModel) -> UpstreamCall:
         assert isinstance(request, OpenAiRequest), "check() comes first"
@@ -186,9 +184,7 @@ class _Stream:
 
 def _delta(choice: _Choice, message: _Message | None, raw: bytes | None = None) -> Delta:
     if message is None:
-        return Delta(
-            choice.index, choice.text or "", "", None, None, choice.logprobs, choice.finish_reason, raw
-        )
+        return Delta(choice.index, choice.text or "", "", None, None, choice.logprobs, choice.finish_reason, raw)
     return Delta(
         choice.index,
         message.content or "",
@@ -203,9 +199,7 @@ def _delta(choice: _Choice, message: _Message | None, raw: bytes | None = None) 
 
 def _usage(usage: _Usage, raw: bytes | None = None) -> Usage:
     details = usage.prompt_tokens_details
-    return Usage(
-        usage.prompt_tokens, usage.completion_tokens, None if details is None else details.cached_tokens, raw
-    )
+    return Usage(usage.prompt_tokens, usage.completion_tokens, None if details is None else details.cached_tokens, raw)
 
 
 def _read_whole(body: bytes) -> Sequence[AnswerEvent]:

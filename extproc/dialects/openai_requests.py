@@ -97,9 +97,7 @@ def _assistant_extras(index: int, message: dict[str, Any]) -> Iterator[TextSegme
 
 
 def _check_assistant(index: int, message: dict[str, Any]) -> None:
-    if all(
-        message.get(key) is None for key in ("content", "tool_calls", "function_call", "refusal", "audio")
-    ):
+    if all(message.get(key) is None for key in ("content", "tool_calls", "function_call", "refusal", "audio")):
         param = f"messages[{index}].content"
         refuse(f"Invalid value for '{param}': expected a string, got null.", param, "invalid_type")
 

@@ -68,9 +68,7 @@ class FilePart(Struct, tag="file", tag_field="type"):
 
 
 _TextParts = Annotated[list[TextPart], Meta(min_length=1)]
-_UserParts = Annotated[
-    list[TextPart | ImagePart | AudioPart | FilePart | VideoPart | AudioUrlPart], Meta(min_length=1)
-]
+_UserParts = Annotated[list[TextPart | ImagePart | AudioPart | FilePart | VideoPart | AudioUrlPart], Meta(min_length=1)]
 _AssistantParts = Annotated[list[TextPart | RefusalPart], Meta(min_length=1)]
 
 

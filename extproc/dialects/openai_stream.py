@@ -81,9 +81,7 @@ class OpenAiStreamEncoder:
         introduction = b""
         if delta.index not in self._introduced:
             self._introduced.add(delta.index)
-            introduction = self._choice(
-                delta.index, b'"delta":{"role":"assistant","content":""}', None, b"null"
-            )
+            introduction = self._choice(delta.index, b'"delta":{"role":"assistant","content":""}', None, b"null")
         body = self._delta_body(delta)
         if body == b"{}" and delta.finish_reason is None and delta.logprobs is None:
             return introduction

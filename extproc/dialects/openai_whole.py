@@ -103,15 +103,12 @@ class OpenAiWholeEncoder:
         return [joined[index] for index in sorted(joined)]
 
     def _embeddings(self, usage: dict[str, Any]) -> bytes:
-        vectors = sorted(
-            (part for part in self._parts if isinstance(part, Embedding)), key=lambda part: part.index
-        )
+        vectors = sorted((part for part in self._parts if isinstance(part, Embedding)), key=lambda part: part.index)
         return encode_json(
             {
                 "object": "list",
                 "data": [
-                    {"object": "embedding", "index": part.index, "embedding": self._vector(part)}
-                    for part in vectors
+                    {"object": "embedding", "index": part.index, "embedding": self._vector(part)} for part in vectors
                 ],
                 "model": self._identity.model,
                 "usage": {"prompt_tokens": usage["prompt_tokens"], "total_tokens": usage["prompt_tokens"]},

@@ -100,9 +100,7 @@ class TritonGeneratePool:
 
     def encode(self, request: InferenceRequest, model: UpstreamModel) -> UpstreamCall:
         assert isinstance(request, ChatRequest | CompletionRequest), "check() comes first"
-        sampling = {
-            name: value for name, value in request.fields.items() if name in _SAMPLING and value is not None
-        }
+        sampling = {name: value for name, value in request.fields.items() if name in _SAMPLING and value is not None}
         sampling["max_tokens"] = request.output_limit_tokens or model.default_output_tokens
         body = {
             "text_input": _prompt(request, model),
@@ -173,10 +171,11 @@ def _unsupported_input(request: OpenAiRequest) -> Rejection | None:
 class _Stream:
     """One streamed answer: increments of text until one of them has a finish reason."""
 
-    __slots__ = ("_completion_tokens", "_finished")
+    __slots__ = ("_completion_tokens", "_finished", "_last")
 
     def __init__(self) -> None:
         self._completion_tokens: int | None = None
+        self._last = _Event()
         self._finished = False
 
     def read(self, event: SseEvent) -> Sequence[AnswerEvent]:
@@ -184,21 +183,24 @@ class _Stream:
             return ()
         piece = _events.decode(event.data)
         if piece.error is not None:
-            return [Failed(triton_rejection(500, {"error": piece.error}))]
+            return [self._usage(), Failed(triton_rejection(500, {"error": piece.error}))]
         if piece.num_output_tokens is not None:
             self._completion_tokens = (self._completion_tokens or 0) + piece.num_output_tokens
+        self._last = piece
         finish_reason = _finish_reason(piece)
         text = piece.text_output or ""
         if finish_reason is None:
             return [Delta(0, text)] if text else ()
         self._finished = True
-        usage = Usage(piece.num_input_tokens, self._completion_tokens, piece.cached_tokens)
-        return [Delta(0, text, finish_reason=finish_reason), usage]
+        return [Delta(0, text, finish_reason=finish_reason), self._usage()]
 
     def end(self) -> Sequence[AnswerEvent]:
         if self._finished:
             return [Done()]
-        return [failed("The model server's answer ended too early.")]
+        return [self._usage(), failed("The model server's answer ended too early.")]
+
+    def _usage(self) -> Usage:
+        return Usage(self._last.num_input_tokens, self._completion_tokens, self._last.cached_tokens)
 
 
 def _read_whole(body: bytes) -> Sequence[AnswerEvent]:

@@ -35,9 +35,7 @@ def rejection_of(status: int, content: Any) -> Rejection:
     if status in (408, 504):
         return upstream_failed(message or "The model server timed out.", 504)
     if status in (400, 413, 422):
-        param, code = (
-            (_text(error, "param"), _text(error, "code")) if isinstance(error, dict) else (None, None)
-        )
+        param, code = (_text(error, "param"), _text(error, "code")) if isinstance(error, dict) else (None, None)
         text = message or "The model server refused the request."
         return Rejection(400, "invalid_request_error", code, text, param, "upstream_refused")
     if status < 500:

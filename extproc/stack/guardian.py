@@ -60,9 +60,8 @@ class Guardian:
 
 def main() -> None:
     """The guardian's side of it."""
-    # Ctrl-C and a terminal that closes are meant for the stack, which goes on to end this by its pipe.
-    for ignored in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(ignored, signal.SIG_IGN)
+    # A machine that shuts down tells everyone; this one's work begins when the stack is gone.
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     groups: set[int] = set()
     patterns: list[str] = []
     for line in sys.stdin:
@@ -85,18 +84,36 @@ def _end(groups: Iterable[int]) -> None:
     deadline_s = time.monotonic() + _GRACE_S
     while remaining and time.monotonic() < deadline_s:
         time.sleep(_POLL_S)
-        remaining = [group for group in remaining if signal_group(group, 0)]
+        remaining = [group for group in remaining if group_lives(group)]
     for group in remaining:
         signal_group(group, signal.SIGKILL)
 
 
 def signal_group(group: int, number: int) -> bool:
-    """Signal every process of a group (0 only asks); false if there is none."""
+    """Signal every process of a group; false if there is none."""
     try:
         os.killpg(group, number)
     except (ProcessLookupError, PermissionError):
         return False
     return True
+
+
+def group_lives(group: int) -> bool:
+    """Whether a process of this group still runs.
+
+    A signal can't tell: it also reaches the dead that nobody has reaped, for ever so in a container whose first
+    process doesn't.
+    """
+    return any(_runs_in(stat, group) for stat in pathlib.Path("/proc").glob("[0-9]*/stat"))
+
+
+def _runs_in(stat: pathlib.Path, group: int) -> bool:
+    try:
+        # pid (name) state parent group ..., where the name may contain anything
+        state, _, of_group = stat.read_text(errors="replace").rpartition(")")[2].split()[:3]
+    except OSError:
+        return False
+    return int(of_group) == group and state not in "ZX"
 
 
 if __name__ == "__main__":

@@ -11,10 +11,9 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 
-from extproc.stack.guardian import Guardian, signal_group
+from extproc.stack.guardian import Guardian, group_lives, signal_group
 
 _POLL_S = 0.05
-_KILL_WAIT_S = 2.0
 _KILL_POLL_S = 0.005
 
 
@@ -92,12 +91,11 @@ class Process:
         if self._process is None:
             return
         group = self._process.pid
-        deadline_s = time.monotonic() + _KILL_WAIT_S
-        # Its children are reaped by someone else, so they may take a moment longer than itself.
-        while signal_group(group, signal.SIGKILL) and time.monotonic() < deadline_s:
-            self._process.poll()
-            time.sleep(_KILL_POLL_S)
+        signal_group(group, signal.SIGKILL)
         self._process.wait()
+        # Its children are not ours to wait for.
+        while group_lives(group):
+            time.sleep(_KILL_POLL_S)
         self._guardian.unwatch(group)
         self._process = None
 

@@ -27,9 +27,7 @@ from extproc.errors import ConfigError, Problem
 PolicyTypes = Mapping[str, type[PolicySettings]]
 
 
-def load(
-    path: pathlib.Path, policy_settings: PolicyTypes, env: Mapping[str, str] | None = None
-) -> GatewayConfig:
+def load(path: pathlib.Path, policy_settings: PolicyTypes, env: Mapping[str, str] | None = None) -> GatewayConfig:
     """The configuration in the file at `path`; `env` is the process's own environment unless given.
 
     Raises ConfigError, also for a file that can't be read.
@@ -65,8 +63,7 @@ def parse(
         problems = [_problem(detail, model, read, source) for detail in error.errors(include_url=False)]
     else:
         problems = [
-            Problem(source, read.line_of(key), key_text(key), message)
-            for key, message in broken_references(config)
+            Problem(source, read.line_of(key), key_text(key), message) for key, message in broken_references(config)
         ]
         if not problems:
             return config
@@ -105,9 +102,7 @@ def _first_line(settings: type[PolicySettings]) -> str | None:
     return settings.__doc__.strip().splitlines()[0] if settings.__doc__ else None
 
 
-def _problem(
-    detail: pydantic_core.ErrorDetails, model: type[Section], read: Document, source: str
-) -> Problem:
+def _problem(detail: pydantic_core.ErrorDetails, model: type[Section], read: Document, source: str) -> Problem:
     key = _key_in_file(detail["loc"], detail["type"], read.value)
     return Problem(source, read.line_of(key), key_text(key), _message(detail, model, key))
 

@@ -53,9 +53,7 @@ class SentencepieceTokenizer(Section):
     """The `.model` file, relative to the configuration file."""
 
 
-Tokenizer = Annotated[
-    TiktokenTokenizer | HuggingfaceTokenizer | SentencepieceTokenizer, pydantic.Discriminator("type")
-]
+Tokenizer = Annotated[TiktokenTokenizer | HuggingfaceTokenizer | SentencepieceTokenizer, pydantic.Discriminator("type")]
 
 
 class TemplateFile(Section):

@@ -49,7 +49,7 @@ _ENVOY_FIELDS = {
     "bytes_sent": "%BYTES_SENT%",
     "client": "%DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT%",
     "user_agent": "%REQ(USER-AGENT):128%",
-    "upstream_cluster": "%UPSTREAM_CLUSTER%",
+    "upstream_cluster": f"%UPSTREAM_METADATA({names.METADATA_NAMESPACE}:cluster)%",
     "upstream_host": "%UPSTREAM_HOST%",
     "upstream_attempts": "%UPSTREAM_REQUEST_ATTEMPT_COUNT%",
     "upstream_failure": "%UPSTREAM_TRANSPORT_FAILURE_REASON%",

@@ -27,6 +27,7 @@ from envoy_data_plane.envoy.config.core.v3 import (
     HealthCheckHttpHealthCheck,
     Http1ProtocolOptions,
     Http2ProtocolOptions,
+    Metadata,
     TcpKeepalive,
 )
 from envoy_data_plane.envoy.config.core.v3 import HttpProtocolOptions as CommonProtocolOptions
@@ -43,7 +44,7 @@ from envoy_data_plane.envoy.extensions.upstreams.http.v3 import (
     HttpProtocolOptionsExplicitHttpConfig,
 )
 from envoy_data_plane.envoy.type.v3 import CodecClientType, Percent
-from envoy_data_plane.google.protobuf import Any
+from envoy_data_plane.google.protobuf import Any, Struct, Value
 
 from extproc.config import pools
 from extproc.config.pools import Balancing, DialectName, Pool
@@ -107,14 +108,16 @@ def _preferring(pool_name: str, pool: Pool, first: str) -> Cluster:
 
 
 def _endpoints(name: str, cluster: pools.Cluster) -> ClusterLoadAssignment:
+    cluster_field = Struct(fields={"cluster": Value(string_value=name)})
     endpoints = [
         LbEndpoint(
             endpoint=Endpoint(
                 address=wire.address(endpoint),
-                # Also what health checks name in their `host` header.
                 hostname=endpoint.host,
                 health_check_config=EndpointHealthCheckConfig(hostname=str(endpoint)),
-            )
+            ),
+            # For the access log: Envoy's own word is the cluster that was chosen first, not the one that served.
+            metadata=Metadata(filter_metadata={names.METADATA_NAMESPACE: cluster_field}),
         )
         for endpoint in cluster.endpoints
     ]

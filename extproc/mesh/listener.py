@@ -4,6 +4,7 @@ Must not know: where requests go.
 """
 
 from envoy_data_plane.envoy.config.core.v3 import (
+    CidrRange,
     Http1ProtocolOptions,
     Http2ProtocolOptions,
     HttpProtocolOptions,
@@ -12,6 +13,7 @@ from envoy_data_plane.envoy.config.core.v3 import (
 )
 from envoy_data_plane.envoy.config.listener.v3 import Filter, FilterChain, Listener
 from envoy_data_plane.envoy.extensions.filters.http.router.v3 import Router
+from envoy_data_plane.envoy.extensions.filters.http.upstream_codec.v3 import UpstreamCodec
 from envoy_data_plane.envoy.extensions.filters.network.http_connection_manager.v3 import (
     HttpConnectionManager,
     HttpConnectionManagerInternalAddressConfig,
@@ -61,7 +63,7 @@ def connection_manager(config: GatewayConfig) -> HttpConnectionManager:
     gateway, traces = config.gateway, config.telemetry.tracing
     return HttpConnectionManager(
         stat_prefix="gateway",
-        http_filters=[processor_filter(config), upstream_headers(), _router()],
+        http_filters=[processor_filter(config), _router()],
         early_header_mutation_extensions=[client_headers()],
         access_log=[access_log(gateway.access_log)] if gateway.access_log else [],
         local_reply_config=local_replies(),
@@ -69,8 +71,7 @@ def connection_manager(config: GatewayConfig) -> HttpConnectionManager:
         # The client's address is the connection's, or what a trusted proxy says it is.
         use_remote_address=True,
         xff_num_trusted_hops=gateway.trusted_hops,
-        # Nobody is internal by their address: else anyone on a private network could set x-envoy-* headers.
-        internal_address_config=HttpConnectionManagerInternalAddressConfig(),
+        internal_address_config=_nobody_is_internal(),
         # Always Envoy's own: usage is recorded once for each, so a client may not choose it.
         generate_request_id=True,
         preserve_external_request_id=False,
@@ -79,6 +80,7 @@ def connection_manager(config: GatewayConfig) -> HttpConnectionManager:
         merge_slashes=True,
         path_with_escaped_slashes_action=HttpConnectionManagerPathWithEscapedSlashesAction.REJECT_REQUEST,
         server_name="extproc",
+        stream_error_on_invalid_http_message=True,
         max_request_headers_kb=_MAX_HEADERS_KB,
         stream_idle_timeout=wire.seconds(gateway.stream_idle_timeout_s),
         request_timeout=wire.seconds(gateway.request_timeout_s),
@@ -93,6 +95,13 @@ def connection_manager(config: GatewayConfig) -> HttpConnectionManager:
     )
 
 
+def _nobody_is_internal() -> HttpConnectionManagerInternalAddressConfig:
+    """Without this every private address is, which lets a client choose request ids and set x-envoy-* headers.
+    An empty list would mean the default, so the one address in it is nobody's."""
+    nobody = CidrRange(address_prefix="255.255.255.255", prefix_len=32)
+    return HttpConnectionManagerInternalAddressConfig(cidr_ranges=[nobody])
+
+
 def _http2(gateway: Gateway) -> Http2ProtocolOptions:
     return Http2ProtocolOptions(
         max_concurrent_streams=gateway.max_concurrent_streams,
@@ -104,5 +113,11 @@ def _http2(gateway: Gateway) -> Http2ProtocolOptions:
 
 
 def _router() -> HttpFilter:
-    # Without this, answers and upstream requests would carry timings and attempt counts as x-envoy-* headers.
-    return HttpFilter(name="envoy.filters.http.router", typed_config=Any.pack(Router(suppress_envoy_headers=True)))
+    codec = HttpFilter(name="envoy.filters.http.upstream_codec", typed_config=Any.pack(UpstreamCodec()))
+    router = Router(
+        # Else answers and upstream requests would carry timings and attempt counts as x-envoy-* headers.
+        suppress_envoy_headers=True,
+        # Here rather than with each cluster, where the clusters that stand for others would need them again.
+        upstream_http_filters=[upstream_headers(), codec],
+    )
+    return HttpFilter(name="envoy.filters.http.router", typed_config=Any.pack(router))

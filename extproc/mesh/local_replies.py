@@ -27,9 +27,9 @@ from extproc.mesh import wire
 
 _RETRY_AFTER_S = 1
 
-# What the service answers itself is a local reply too. Its details are the service's own, or Envoy's word for
-# an answer without any; those of the filter's failures begin otherwise.
-_FROM_SERVICE = "response.code_details.startsWith('extproc.')"
+# What the service answers itself is a local reply too, with the details that the service gives it, if any. Those
+# that Envoy gives are never empty, and those of the ext_proc filter's own failures begin with `ext_proc_`.
+_FROM_SERVICE = "response.code_details == '' || response.code_details.startsWith('extproc.')"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -61,6 +61,7 @@ _ERRORS = (
     _Error("rate_limit_exceeded", "There are too many requests.", statuses=(429, 429)),
     _Error("request_headers_too_large", "The request's headers are too large.", statuses=(431, 431)),
     _Error("invalid_request", "The request was refused.", statuses=(401, 499)),
+    _Error("upstream_error", "The model server failed.", statuses=(502, 502)),
     _Error("overloaded", "The gateway can't serve this now.", statuses=(503, 503)),
     _Error("timeout", "The request took too long.", statuses=(504, 504)),
     _Error("internal_error", "The gateway failed to process the request.", statuses=(500, 599)),

@@ -45,8 +45,8 @@ def client_headers() -> TypedExtensionConfig:
 
 
 def upstream_headers() -> HttpFilter:
-    """Removes what only the service may say from an upstream's response; goes after ext_proc in the chain,
-    and so comes before it on the way back."""
+    """Removes what only the service may say from an upstream's response. For the router's upstream
+    filters, which only real responses pass: in the listener's it would also take them from the service's answers."""
     mutations = Mutations(
         response_mutations=[
             wire.mutate_remove_prefix(names.HEADER_PREFIX),

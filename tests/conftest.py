@@ -2,10 +2,46 @@
 
 import pathlib
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.helpers.redis import RedisServer
+
+if TYPE_CHECKING:
+    from extproc.stack.stack import Stack
+
+
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests of the whole stack share one, so they run in one process, one after the other."""
+    for item in items:
+        if "_session_stack" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.stack)
+            item.add_marker(pytest.mark.xdist_group("stack"))
+
+
+@pytest.fixture(scope="session")
+def _session_stack(tmp_path_factory: pytest.TempPathFactory) -> "Iterator[Stack]":
+    from tests.helpers.stack import running_stack  # imports nearly everything, which unit tests needn't wait for
+
+    with running_stack(tmp_path_factory.mktemp("stack")) as stack:
+        yield stack
+
+
+@pytest.fixture
+def stack(_session_stack: "Stack") -> "Iterator[Stack]":
+    """The running local stack. A test may stop, kill or pause its components: they are started again after it."""
+    from tests.helpers.stack import mend
+
+    yield _session_stack
+    mend(_session_stack)
+
+
+@pytest.fixture(scope="session")
+def stack_key(_session_stack: "Stack") -> str:
+    """An API key for the stack that may use every model."""
+    return _session_stack.create_key("tests")
 
 
 @pytest.fixture(scope="session")

@@ -52,6 +52,10 @@ class Process:
         """None while it runs or is not started; negative is the number of the signal that ended it."""
         return self._process.poll() if self._process is not None else None
 
+    @property
+    def running(self) -> bool:
+        return self._process is not None and self._process.poll() is None
+
     def start(self) -> None:
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(

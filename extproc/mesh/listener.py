@@ -80,7 +80,6 @@ def connection_manager(config: GatewayConfig) -> HttpConnectionManager:
         merge_slashes=True,
         path_with_escaped_slashes_action=HttpConnectionManagerPathWithEscapedSlashesAction.REJECT_REQUEST,
         server_name="extproc",
-        stream_error_on_invalid_http_message=True,
         max_request_headers_kb=_MAX_HEADERS_KB,
         stream_idle_timeout=wire.seconds(gateway.stream_idle_timeout_s),
         request_timeout=wire.seconds(gateway.request_timeout_s),

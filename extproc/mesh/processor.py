@@ -21,6 +21,7 @@ from envoy_data_plane.envoy.config.core.v3 import (
     HealthCheckGrpcHealthCheck,
     Http2ProtocolOptions,
     KeepaliveSettings,
+    TypedExtensionConfig,
 )
 from envoy_data_plane.envoy.config.endpoint.v3 import (
     ClusterLoadAssignment,
@@ -28,6 +29,7 @@ from envoy_data_plane.envoy.config.endpoint.v3 import (
     LbEndpoint,
     LocalityLbEndpoints,
 )
+from envoy_data_plane.envoy.extensions.filters.http.composite.v3 import Composite, ExecuteFilterAction
 from envoy_data_plane.envoy.extensions.filters.http.ext_proc.v3 import (
     ExternalProcessor,
     ExternalProcessorRouteCacheAction,
@@ -42,8 +44,20 @@ from envoy_data_plane.envoy.extensions.upstreams.http.v3 import (
     HttpProtocolOptions,
     HttpProtocolOptionsExplicitHttpConfig,
 )
+from envoy_data_plane.envoy.type.matcher.v3 import HttpRequestHeaderMatchInput
 from envoy_data_plane.envoy.type.v3 import HttpStatus, Percent, StatusCode
 from envoy_data_plane.google.protobuf import Any
+from envoy_data_plane.xds.type.matcher.v3 import (
+    Matcher,
+    MatcherMatcherList,
+    MatcherMatcherListFieldMatcher,
+    MatcherMatcherListPredicate,
+    MatcherMatcherListPredicateSinglePredicate,
+    RegexMatcher,
+    RegexMatcherGoogleRe2,
+    StringMatcher,
+)
+from envoy_data_plane.xds.type.matcher.v3 import MatcherOnMatch as OnMatch
 
 from extproc.config.address import TcpAddress
 from extproc.config.model import GatewayConfig
@@ -82,7 +96,26 @@ def processor_filter(config: GatewayConfig) -> HttpFilter:
         ),
         stat_prefix="extproc",
     )
-    return HttpFilter(name="envoy.filters.http.ext_proc", typed_config=Any.pack(processor))
+    return _once_requested(wire.extension("envoy.filters.http.ext_proc", processor))
+
+
+def _once_requested(filter_config: TypedExtensionConfig) -> HttpFilter:
+    """The filter, but only for requests whose headers reached the filter chain.
+
+    Envoy also sends its own errors through the chain, and by itself ext_proc would ask the service about the 400
+    for something that was no HTTP: the service would see an answer to a request it never saw, and the client
+    nothing, because the connection is closed before the service has replied.
+    """
+    execute = OnMatch(action=wire.xds_extension("execute", ExecuteFilterAction(typed_config=filter_config)))
+    has_method = MatcherMatcherListPredicate(
+        single_predicate=MatcherMatcherListPredicateSinglePredicate(
+            input=wire.xds_extension("method", HttpRequestHeaderMatchInput(header_name=":method")),
+            value_match=StringMatcher(safe_regex=RegexMatcher(regex=".+", google_re2=RegexMatcherGoogleRe2())),
+        )
+    )
+    requested = MatcherMatcherListFieldMatcher(predicate=has_method, on_match=execute)
+    composite = Composite(matcher=Matcher(matcher_list=MatcherMatcherList(matchers=[requested])))
+    return HttpFilter(name="envoy.filters.http.composite", typed_config=Any.pack(composite))
 
 
 def processor_cluster(config: GatewayConfig) -> Cluster:

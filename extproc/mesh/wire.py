@@ -20,6 +20,7 @@ from envoy_data_plane.envoy.config.core.v3 import (
 )
 from envoy_data_plane.envoy.type.matcher.v3 import StringMatcher
 from envoy_data_plane.google.protobuf import Any
+from envoy_data_plane.xds.core.v3 import TypedExtensionConfig as XdsExtension
 
 from extproc.config.address import TcpAddress, UnixAddress
 
@@ -38,6 +39,11 @@ def seconds(value: float) -> datetime.timedelta:
 
 def extension(name: str, config: Message) -> TypedExtensionConfig:
     return TypedExtensionConfig(name=name, typed_config=Any.pack(config))
+
+
+def xds_extension(name: str, config: Message) -> XdsExtension:
+    """An extension as the matching API, which is not Envoy's alone, has them."""
+    return XdsExtension(name=name, typed_config=Any.pack(config))
 
 
 def grpc_service(cluster: str) -> GrpcService:

@@ -121,8 +121,19 @@ def _watch(stack: "Stack", cancel: threading.Event, *, show_logs: bool) -> "Proc
     while not cancel.wait(_POLL_S):
         if stream is not None:
             stream.show_new()
+        _follow_config(stack)
         ended = stack.ended()
         if ended is not None and ended.exit_code is not None:
             print(f"{ended.name} ended with {describe_exit(ended.exit_code)}", file=sys.stderr)
             return ended
     return None
+
+
+def _follow_config(stack: "Stack") -> None:
+    from extproc.errors import ConfigError
+
+    try:
+        if stack.follow_config():
+            print(f"configuration {stack.config.version} in force", flush=True)
+    except ConfigError as error:
+        print(f"{error}\nthe configuration in force stays", file=sys.stderr, flush=True)

@@ -62,9 +62,9 @@ class RunDir:
         return self.path / "redis.sock"
 
     @property
-    def bootstrap(self) -> pathlib.Path:
-        """Envoy's generated configuration."""
-        return self.path / "envoy.yaml"
+    def envoy(self) -> pathlib.Path:
+        """Envoy's generated configuration, several files."""
+        return self.path / "envoy"
 
     @property
     def temporary(self) -> pathlib.Path:

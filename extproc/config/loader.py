@@ -77,14 +77,19 @@ def config_type(policy_settings: PolicyTypes) -> type[GatewayConfig]:
 
 @functools.lru_cache(maxsize=16)
 def _config_type(policy_settings: tuple[tuple[str, type[PolicySettings]], ...]) -> type[GatewayConfig]:
+    # By alias, because a policy may well be called as something that pydantic's models have: `validate`.
     fields: dict[str, Any] = {
-        name: (settings, pydantic.Field(default_factory=settings, description=_first_line(settings)))
+        f"policy_{name}": (
+            settings,
+            pydantic.Field(alias=name, default_factory=settings, description=_first_line(settings)),
+        )
         for name, settings in policy_settings
     }
+    names = [name for name, _ in policy_settings]
     policies = pydantic.create_model("Policies", __base__=Section, **fields)
     as_mapping = Annotated[  # one object with fixed keys in the file and the schema, a mapping in the program
         policies,
-        pydantic.AfterValidator(lambda sections: dict(sections)),
+        pydantic.AfterValidator(lambda sections: {name: getattr(sections, f"policy_{name}") for name in names}),
         pydantic.PlainSerializer(
             lambda mapping: {name: settings.model_dump(mode="json") for name, settings in mapping.items()}
         ),
@@ -148,14 +153,16 @@ def _known_keys(model: type[Section], key: Key) -> set[str]:
     types: list[Any] = [model]
     for part in key:
         types = [inner for outer in types for inner in _inner_types(outer, part)]
-    return {name for kind in _plain_types(types) if _is_section(kind) for name in kind.model_fields}
+    sections = [kind for kind in _plain_types(types) if _is_section(kind)]
+    return {field.alias or name for section in sections for name, field in section.model_fields.items()}
 
 
 def _inner_types(annotation: Any, part: str | int) -> list[Any]:
     result = []
     for kind in _plain_types([annotation]):
         if _is_section(kind):
-            result += [kind.model_fields[part].annotation] if part in kind.model_fields else []
+            fields = kind.model_fields.items()
+            result += [field.annotation for name, field in fields if part == (field.alias or name)]
         elif isinstance(part, int) or typing.get_origin(kind) is not None:
             result += typing.get_args(kind)[-1:] if isinstance(part, str) else typing.get_args(kind)[:1]
     return result

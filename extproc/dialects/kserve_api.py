@@ -34,11 +34,14 @@ _MAX_DIMENSIONS = 8
 _PATH = re.compile(r"/v2/models/([^/]+)(?:/versions/([0-9]{1,18}))?/infer")
 
 
+_NO_DATA = msgspec.Raw(b"null")
+
+
 class _Tensor(msgspec.Struct):
     name: str
     shape: list[int]
     datatype: str
-    data: msgspec.Raw | None = None
+    data: msgspec.Raw = _NO_DATA
     parameters: dict[str, Any] | None = None
 
 
@@ -156,7 +159,7 @@ def _split_binary(tensors: list[_Tensor], binary: bytes) -> list[bytes | None]:
         if size is None:
             parts.append(None)
             continue
-        if type(size) is not int or not 0 <= size <= len(binary) - start or tensor.data is not None:
+        if type(size) is not int or not 0 <= size <= len(binary) - start or bytes(tensor.data) != b"null":
             param = f"inputs[{index}].parameters.binary_data_size"
             refuse(f"Invalid '{param}': it does not fit the binary data of the request.", param)
         parts.append(binary[start : start + size])
@@ -171,7 +174,7 @@ def _elements(tensor: _Tensor, binary: bytes | None, param: str) -> list[str | b
     if binary is not None:
         return _unpack_elements(binary, param)
     try:
-        value = _values.decode(tensor.data or b"[]")
+        value = _values.decode(tensor.data)
     except (ValueError, RecursionError) as error:
         refuse(f"Invalid '{param}.data': {error}.", f"{param}.data")
     return _leaves(value, f"{param}.data")

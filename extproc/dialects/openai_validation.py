@@ -159,7 +159,8 @@ def _unsupported(path: str, fields: dict[str, Any]) -> Any:
     """An enumeration (or a role, or a part's type) with a value we do not know."""
     plain = re.sub(r"\[\d+\]", "", path)
     values = next((names for end, names in _SUPPORTED.items() if plain.endswith(end)), ())
-    supported = f" Supported values are: {', '.join(map(repr, values))}." if values else ""
+    *most, last = map(repr, values) if values else ("", "")
+    supported = f" Supported values are: {', '.join(most)}, and {last}." if values else ""
     got = str(_value_at(fields, path))[:40]
     return invalid_request(f"Invalid value: '{got}'.{supported}", path or None, "invalid_value")
 

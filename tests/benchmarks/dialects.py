@@ -1,4 +1,4 @@
-"""What parsing, translating and counting cost: `python tests/benchmarks/dialects.py`. Prints microseconds, best of five."""
+"""What parsing, translating and counting cost in µs, best of five: `python tests/benchmarks/dialects.py`."""
 
 from __future__ import annotations
 

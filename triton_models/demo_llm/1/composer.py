@@ -67,7 +67,8 @@ def repeat(tokenizer: Tokenizer, text: str, limit: int) -> Answer:
 
 
 def generator(prompt: str, seed: int | None) -> random.Random:
-    return random.Random(hashlib.sha256(f"{seed}\n{prompt}".encode(errors="surrogatepass")).digest())
+    digest = hashlib.sha256(f"{seed}\n{prompt}".encode(errors="surrogatepass")).digest()
+    return random.Random(digest)  # noqa: S311 - repeatable is the point
 
 
 def _sentences(rng: random.Random) -> Iterator[str]:

@@ -38,7 +38,7 @@ def parse(prompt: str) -> Directives:
         tokens=_count(given.get("tokens")),
         tpot_ms=_milliseconds(given.get("tpot_ms")),
         ttft_ms=_milliseconds(given.get("ttft_ms")),
-        echo=_DIRECTIVE.sub("", text).strip() if "echo" in given else None,
+        echo=_DIRECTIVE.sub("", text).strip(" \n") if "echo" in given else None,
     )
 
 

@@ -111,7 +111,10 @@ class Request:
         return None if tensor is None else tensor.as_numpy().reshape(-1)[0]
 
     def text(self, name: str) -> str:
-        value: bytes = self._value(name)
+        value: bytes | None = self._value(name)
+        if value is None:
+            # Triton counts inputs when some are optional; it does not look which of them are there.
+            raise sampling.BadParameter(f"{name} is required")
         return value.decode("utf-8", errors="replace")
 
     def flag(self, name: str) -> bool | None:

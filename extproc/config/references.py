@@ -31,6 +31,8 @@ def broken_references(config: GatewayConfig) -> Iterator[Finding]:
         yield from _model(("models", name), model, config.pools)
     for name, pool in config.pools.items():
         yield from _pool(("pools", name), pool)
+        if pool.idle_timeout_s > config.gateway.stream_idle_timeout_s:
+            yield ("pools", name, "idle_timeout_s"), "never reached: gateway.stream_idle_timeout_s is shorter"
 
 
 def _listeners(config: GatewayConfig) -> Iterator[Finding]:

@@ -3,6 +3,7 @@
 import json
 import pathlib
 import sys
+import textwrap
 import threading
 import urllib.request
 from typing import Any
@@ -22,12 +23,57 @@ _PROMPT_LOG = ("--file-flush-interval-msec", "50")
 _REPOSITORY = pathlib.Path(__file__).parents[2]
 
 
+_NOBODY = "127.0.0.1:9"
+
+
+def configuration(
+    a: int, b: int, *, weights: tuple[int, int] = (1, 1), more: str = "", on_failure: str = "closed"
+) -> str:
+    """gateway.yaml with two pools over upstreams on ports `a` and `b`, one that is dead, and one that is half dead."""
+    return textwrap.dedent(f"""
+        gateway:
+          listen: 127.0.0.1:${{PORT}}
+          admin: 127.0.0.1:${{ADMIN}}
+          access_log: ${{LOG}}
+          request_timeout_s: 1
+          request_headers_timeout_s: 1
+          default_pool: {"solo" if on_failure == "open" else "null"}
+        service: {{listen: "unix:${{SOCKET}}", admin: "127.0.0.1:${{SERVICE_ADMIN}}", on_failure: {on_failure}}}
+        keys: {{hash_secret: 0123456789abcdef}}
+        models:
+          m: {{pool: demo, operations: [chat], context_window: 100}}
+        pools:
+          demo:
+            dialect: openai
+            model: x
+            clusters:
+              a: {{weight: {weights[0]}, endpoints: ["127.0.0.1:{a}"]}}
+              b: {{weight: {weights[1]}, endpoints: ["127.0.0.1:{b}"]}}
+            idle_timeout_s: 1
+            outlier_detection: {{consecutive_5xx: 1000}}
+          solo:
+            dialect: openai
+            model: x
+            clusters: {{a: {{endpoints: ["127.0.0.1:{a}"]}}}}
+            outlier_detection: {{consecutive_5xx: 1000}}
+          dead:
+            dialect: openai
+            model: x
+            clusters: {{nobody: {{endpoints: ["{_NOBODY}"]}}}}
+          half-dead:
+            dialect: openai
+            model: x
+            clusters: {{nobody: {{endpoints: ["{_NOBODY}"]}}, b: {{endpoints: ["127.0.0.1:{b}"]}}}}
+        """) + textwrap.indent(textwrap.dedent(more), "  ")
+
+
 class Gateway:
     """Started by its constructor, which returns when requests can be served."""
 
     def __init__(self, directory: pathlib.Path, text: str) -> None:
         base = ports.free_base()
         self.directory = directory
+        self.text = text
         self.port, self.admin_port = base, base + 1
         self.log = directory / "access.log"
         self.socket = directory / "extproc.sock"
@@ -65,6 +111,7 @@ class Gateway:
 
     def change(self, text: str) -> None:
         """Give the running Envoy another configuration."""
+        self.text = text
         write_xds(self.read(text), self.directory / "xds")
 
     def wait_ready(self) -> None:

@@ -1,7 +1,9 @@
 """An HTTP/1.1 server for tests that says what it was sent, or misbehaves as it is told in `x-test-upstream`."""
 
+import contextlib
 import http.server
 import json
+import socket
 import threading
 import time
 from typing import Any
@@ -16,6 +18,7 @@ class EchoServer:
         self.name = name
         self.requests = 0
         self.healthy = True
+        self.connections: list[socket.socket] = []
         self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
         self._server.daemon_threads = True
         self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
@@ -28,6 +31,9 @@ class EchoServer:
     def close(self) -> None:
         self._server.shutdown()
         self._server.server_close()
+        for connection in self.connections:
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
         self._thread.join()
 
     def _handler(self) -> type[http.server.BaseHTTPRequestHandler]:
@@ -35,6 +41,10 @@ class EchoServer:
 
         class Handler(_Handler):
             server_name = owner.name
+
+            def setup(self) -> None:
+                super().setup()
+                owner.connections.append(self.connection)
 
             def do_GET(self) -> None:
                 if self.path.endswith(("/ready", "/health")):
@@ -55,6 +65,10 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
     def log_message(self, *_: Any) -> None:
         pass
+
+    def handle(self) -> None:
+        with contextlib.suppress(ConnectionError):  # the other side may leave whenever it likes
+            super().handle()
 
     def echo(self) -> None:
         body = self._read_body()

@@ -1,13 +1,13 @@
-"""What parsing, translating and counting cost in µs, best of five: `python tests/benchmarks/dialects.py`."""
+"""What parsing, translating and counting cost in µs, best of five: `python -m tests.benchmarks.dialects`."""
 
 from __future__ import annotations
 
 import json
 import timeit
 from collections.abc import Callable
+from functools import partial
 
 from extproc.config.models import TiktokenTokenizer
-from extproc.dialects.answer import AnswerEvent
 from extproc.dialects.interface import AnswerIdentity, RequestHead, TokenTotals, UpstreamModel
 from extproc.dialects.openai_api import CHAT
 from extproc.dialects.registry import pool_dialect
@@ -63,14 +63,14 @@ def requests() -> None:
         body = chat_body(size_bytes)
         request = CHAT.parse(HEAD, body)
         kilobytes = f"{len(body) / 1024:.0f} KB chat: "
-        report(kilobytes + "parse", lambda body=body: CHAT.parse(HEAD, body), number)  # type: ignore[misc]
+        report(kilobytes + "parse", partial(CHAT.parse, HEAD, body), number)
         report(kilobytes + "texts", request.texts, number)
         for name in ("openai", "triton-generate"):
             dialect = pool_dialect(name)
-            report(kilobytes + f"check for {name}", lambda d=dialect, r=request: d.check(r), number)  # type: ignore[misc]
-            report(kilobytes + f"encode for {name}", lambda d=dialect, r=request: d.encode(r, model), number)  # type: ignore[misc]
-        report(kilobytes + "render chatml", lambda r=request: tokenizer.render_chat(r), number)  # type: ignore[misc]
-        report(kilobytes + "count tokens (cl100k_base)", lambda r=request: tokenizer.count_request(r), number // 10)  # type: ignore[misc]
+            report(kilobytes + f"check for {name}", partial(dialect.check, request), number)
+            report(kilobytes + f"encode for {name}", partial(dialect.encode, request, model), number)
+        report(kilobytes + "render chatml", partial(tokenizer.render_chat, request), number)
+        report(kilobytes + "count tokens (cl100k_base)", partial(tokenizer.count_request, request), number // 10)
 
 
 def streams() -> None:
@@ -79,10 +79,8 @@ def streams() -> None:
         decoder = pool_dialect(name).decoder(request, 200, EVENT_STREAM)
         encoder = CHAT.encoder(request, IDENTITY, TokenTotals())
         encoder.encode(decoder.feed(data))
-        events: list[AnswerEvent] = decoder.feed(data)
-        report(f"{name} chunk: decode", lambda d=decoder, b=data: d.feed(b))  # type: ignore[misc]
-        report(f"{name} chunk: encode", lambda e=encoder, v=events: e.encode(v))  # type: ignore[misc]
-        report(f"{name} chunk: both", lambda d=decoder, e=encoder, b=data: e.encode(d.feed(b)))  # type: ignore[misc]
+        report(f"{name} chunk: decode", partial(decoder.feed, data))
+        report(f"{name} chunk: encode", partial(encoder.encode, decoder.feed(data)))
 
 
 if __name__ == "__main__":

@@ -95,9 +95,9 @@ class TestGenerate:
         assert (answer["finish_reason"], answer["num_output_tokens"]) == ("length", 7)
 
     def test_deterministic_by_prompt_and_seed(self, client: httpx.Client) -> None:
-        texts = [generate(client, "same", seed=seed)["text_output"] for seed in (1, 1, 2)]
+        texts = [generate(client, "same [[demo:tpot_ms=0]]", seed=seed)["text_output"] for seed in (1, 1, 2)]
         assert texts[0] == texts[1] != texts[2]
-        cold = [generate(client, "same", temperature=0, seed=seed)["text_output"] for seed in (1, 2)]
+        cold = [generate(client, "same [[demo:tpot_ms=0]]", temperature=0, seed=seed)["text_output"] for seed in (1, 2)]
         assert cold[0] == cold[1]
 
     def test_stop_sequence(self, client: httpx.Client) -> None:
@@ -195,11 +195,19 @@ class TestCapacity:
     def test_cancelled_streams_free_their_places(self, server: RunningTriton, client: httpx.Client) -> None:
         slow = body("[[demo:tokens=2000]] [[demo:tpot_ms=50]]", stream=True, max_tokens=2000)
         with client.stream("POST", GENERATE_STREAM, json=slow) as response:
-            next(response.iter_raw())
-            until(lambda: server.metric("demo_llm_running") == 1)
+            chunks = response.iter_raw()
+            next(chunks)
+            assert server.metric("demo_llm_running") == 1
             assert server.metric("demo_llm_kv_cache_utilization") > 0
-        with pytest.raises(httpx.ReadTimeout):  # before its first token, and not streaming
-            client.post(GENERATE, json=body("[[demo:ttft_ms=60000]]"), timeout=0.5)
+        until(lambda: idle(server))
+
+    def test_a_caller_gone_before_the_first_token_is_noticed_at_the_first_token(
+        self, server: RunningTriton, client: httpx.Client
+    ) -> None:
+        waiting = body("[[demo:tokens=2000]] [[demo:tpot_ms=50]] [[demo:ttft_ms=1500]]", stream=True, max_tokens=2000)
+        with pytest.raises(httpx.ReadTimeout):
+            client.post(GENERATE_STREAM, json=waiting, timeout=0.5)
+        assert server.metric("demo_llm_running") == 1
         until(lambda: idle(server))
 
     def test_second_identical_prompt_starts_sooner(self, server: RunningTriton, client: httpx.Client) -> None:

@@ -41,10 +41,18 @@ class TritonPythonModel:
             int(self._settings["max_running_sequences"]),
             self._metrics.show,
         )
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="demo_llm")
+        serving = threading.Event()
+        self._thread = threading.Thread(target=lambda: asyncio.run(self._serve(serving)), name="demo_llm")
         self._thread.start()
-        self._watcher = asyncio.run_coroutine_threadsafe(self._engine.watch_cancellations(), self._loop)
+        serving.wait()
+
+    async def _serve(self, serving: threading.Event) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._ended = asyncio.Event()
+        watcher = self._loop.create_task(self._engine.watch_cancellations())
+        serving.set()
+        await self._ended.wait()
+        watcher.cancel()
 
     def execute(self, requests: list[Any]) -> None:
         for request in requests:
@@ -52,10 +60,8 @@ class TritonPythonModel:
 
     def finalize(self) -> None:
         """Triton calls this only when no request is left."""
-        self._watcher.cancel()
-        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._loop.call_soon_threadsafe(self._ended.set)
         self._thread.join()
-        self._loop.close()
 
     def _begin(self, request: "Request") -> None:
         try:
@@ -160,7 +166,8 @@ class Answer:
         self._is_over = False
 
     def is_cancelled(self) -> bool:
-        return bool(self._request.sender.is_cancelled())
+        # Never ask after the final response: the server looks into what it has freed by then, and dies.
+        return not self._is_over and bool(self._request.sender.is_cancelled())
 
     def started(self, cached_tokens: int, queue_depth: int) -> None:
         self._metrics.count(len(self._sequence.prompt_ids), cached_tokens)

@@ -76,7 +76,7 @@ class Opaque:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """The upstream failed, perhaps after a 200 and some tokens. Nothing but `Done` follows."""
+    """The upstream failed, perhaps after a 200 and some tokens. Nothing follows."""
 
     rejection: Rejection
 

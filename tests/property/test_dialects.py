@@ -8,7 +8,7 @@ import time
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from extproc.dialects import kserve_api, openai_api
@@ -65,6 +65,7 @@ bodies = st.builds(
 )
 
 
+@settings(deadline=None)
 @given(st.sampled_from(sorted(APIS)), bodies | st.binary(max_size=200), st.none() | st.integers(-1, 300).map(str))
 def test_any_body_is_understood_or_refused(path: str, body: bytes, header_length: str | None) -> None:
     headers = {} if header_length is None else {kserve_api.HEADER_LENGTH: header_length}
@@ -79,6 +80,7 @@ def test_any_body_is_understood_or_refused(path: str, body: bytes, header_length
             assert dialect.encode(request, MODEL).body
 
 
+@settings(deadline=None)
 @given(
     st.sampled_from(["GET", "POST", "x"]),
     st.text(max_size=40)
@@ -126,6 +128,7 @@ def pieces(data: bytes, cuts: list[int]) -> list[bytes]:
 
 
 @pytest.mark.parametrize("name", ["openai", "triton-generate"])
+@settings(deadline=None)
 @given(streams | st.binary(max_size=100), st.lists(st.integers(0, 10_000), max_size=8), st.booleans())
 def test_any_split_of_an_answer_gives_the_same_events_and_bytes(
     name: str, data: bytes, cuts: list[int], stream: bool
@@ -152,6 +155,7 @@ def test_any_split_of_an_answer_gives_the_same_events_and_bytes(
         assert sent.endswith(b"data: [DONE]\n\n") == isinstance(events[-1], Done)
 
 
+@settings(deadline=None)
 @given(
     st.sampled_from(["openai", "triton-generate", "kserve"]),
     st.sampled_from([200, 400, 404, 500]),
@@ -168,6 +172,7 @@ def test_any_whole_answer_ends_once(name: str, status: int, body: bytes, error: 
         assert isinstance(events[-1], Failed)
 
 
+@settings(deadline=None)
 @given(st.lists(texts.filter(bool), min_size=1, max_size=6), st.integers(0, 5))
 def test_a_stream_says_what_the_whole_answer_says(parts: list[str], changed: int) -> None:
     """The same events, streamed and whole, changed by a policy or not."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from extproc.dialects.sse import EventTooLarge, SseDecoder, SseEvent, encode_sse
@@ -42,6 +42,7 @@ def decode(chunks: list[bytes], limit_bytes: int = 1 << 20) -> tuple[list[SseEve
     return events, False
 
 
+@settings(deadline=None)
 @given(streams, st.lists(st.integers(0, 1000), max_size=10))
 def test_any_chunking_gives_the_same_events(stream: bytes, cuts: list[int]) -> None:
     whole = decode([stream])
@@ -49,6 +50,7 @@ def test_any_chunking_gives_the_same_events(stream: bytes, cuts: list[int]) -> N
     assert decode([stream[i : i + 1] for i in range(len(stream))]) == whole
 
 
+@settings(deadline=None)
 @given(streams, st.lists(st.integers(0, 1000), max_size=10))
 def test_any_chunking_finds_the_same_oversized_event(stream: bytes, cuts: list[int]) -> None:
     events, _ = decode([stream], 12)
@@ -57,6 +59,7 @@ def test_any_chunking_finds_the_same_oversized_event(stream: bytes, cuts: list[i
     assert chunked == events
 
 
+@settings(deadline=None)
 @given(st.lists(st.binary(max_size=50).map(lambda data: data.replace(b"\r", b"")), max_size=5))
 def test_encoded_events_come_back(contents: list[bytes]) -> None:
     events, _ = decode([b"".join(encode_sse(content) for content in contents)])

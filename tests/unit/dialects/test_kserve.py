@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import numpy as np
 import pytest
+import tritonclient.http
 
 from extproc.dialects import openai_api
 from extproc.dialects.answer import AnswerEvent, Done, Embedding, Failed, Opaque, Usage
@@ -168,6 +170,21 @@ def test_of_a_key_given_twice_only_the_last_goes_upstream() -> None:
     request = infer(twice)
     assert [segment.text for segment in request.texts()] == ["y"]
     assert b'"x"' not in (KSERVE.encode(request, MODEL).body or b"")
+
+
+@pytest.mark.parametrize("binary", [True, False])
+def test_what_tritons_own_client_sends(binary: bool) -> None:
+    given = tritonclient.http.InferInput("TEXT", [2, 1], "BYTES")
+    given.set_data_from_numpy(np.array([["hello"], ["wörld"]], dtype=np.object_), binary_data=binary)
+    mask = tritonclient.http.InferInput("MASK", [2], "INT64")
+    mask.set_data_from_numpy(np.array([1, 0]), binary_data=binary)
+    body, length = tritonclient.http.InferenceServerClient.generate_request_body([given, mask])
+    request = infer(body, header_length=None if length is None else str(length))
+    assert [segment.text for segment in request.texts()] == ["hello", "wörld"]
+    call = KSERVE.encode(request, MODEL)
+    header_bytes = int(dict(call.set_headers).get(HEADER_LENGTH, len(call.body or b"")))
+    assert (call.body or b"")[header_bytes:] == (body[length:] if length else b"")
+    assert json.loads((call.body or b"")[:header_bytes]) == json.loads(body[:length])
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from extproc.config.references import CARRIES
 from extproc.dialects import kserve_api, openai_api
 from extproc.dialects.interface import ClientApi, RequestHead, Route
 from extproc.dialects.registry import error_body, model_body, models_body, pool_dialect, resolve
@@ -109,6 +110,11 @@ def test_lists_of_models() -> None:
     model = {"id": "demo", "object": "model", "created": 5, "owned_by": "extproc"}
     assert json.loads(models_body([("demo", 5)])) == {"object": "list", "data": [model]}
     assert json.loads(model_body("demo", 5)) == model
+
+
+def test_the_configuration_knows_what_each_dialect_carries() -> None:
+    for name, operations in CARRIES.items():
+        assert sorted(map(str, operations)) == sorted(map(str, pool_dialect(name).operations))
 
 
 def test_dialects_have_names() -> None:

@@ -106,10 +106,10 @@ def test_oversized_events_are_refused_and_earlier_ones_kept() -> None:
 def test_many_tiny_chunks_of_one_large_event_take_linear_time() -> None:
     def seconds(size_bytes: int) -> float:
         decoder = SseDecoder()
-        began_s = time.perf_counter()
+        began_s = time.process_time()
         for _ in range(size_bytes // 8):
             decoder.feed(b"xxxxxxxx")
-        return time.perf_counter() - began_s
+        return time.process_time() - began_s
 
     seconds(1 << 16)
     assert seconds(1 << 19) < 40 * max(seconds(1 << 16), 1e-4)

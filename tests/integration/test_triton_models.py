@@ -10,6 +10,7 @@ from typing import Any
 import httpx
 import numpy as np
 import onnxruntime
+import psutil
 import pytest
 from rs_bpe.bpe import openai
 from tokenizers import Tokenizer
@@ -309,6 +310,17 @@ def test_two_servers_side_by_side_leave_no_shared_memory(server: RunningTriton, 
         second.process.wait(20)
         assert not list(regions.glob(f"{triton.shared_memory_prefix(second.ports)}*"))
     assert list(regions.glob(f"{triton.shared_memory_prefix(server.ports)}*"))
+
+
+def test_a_killed_server_takes_its_busy_model_along(tmp_path: Path) -> None:
+    with running(["demo_llm"], tmp_path / "killed.log") as server, server.client() as client:
+        (stub,) = psutil.Process(server.process.pid).children(recursive=True)
+        slow = body("[[demo:tokens=2000]] [[demo:tpot_ms=20]]", stream=True, max_tokens=2000)
+        with client.stream("POST", GENERATE_STREAM, json=slow) as response:
+            chunks = response.iter_raw()
+            next(chunks)
+            server.process.kill()
+            until(lambda: not stub.is_running())
 
 
 def test_removes_what_a_killed_server_left() -> None:

@@ -9,6 +9,7 @@ import json
 import os
 import signal
 import threading
+import time
 from typing import Any
 
 import composer
@@ -22,6 +23,7 @@ from kv_cache import KvCache
 from rs_bpe.bpe import openai
 
 FINAL = pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL
+_ORPHAN_CHECK_S = 0.5
 
 
 class TritonPythonModel:
@@ -45,6 +47,7 @@ class TritonPythonModel:
         self._thread = threading.Thread(target=lambda: asyncio.run(self._serve(serving)), name="demo_llm")
         self._thread.start()
         serving.wait()
+        threading.Thread(target=_end_with_server, args=(os.getppid(),), daemon=True).start()
 
     async def _serve(self, serving: threading.Event) -> None:
         self._loop = asyncio.get_running_loop()
@@ -247,6 +250,13 @@ class Metrics:
         self._queue_depth.set(load.queued)
         self._running.set(load.running)
         self._utilization.set(load.kv_cache_utilization)
+
+
+def _end_with_server(server_pid: int) -> None:
+    """A send to a server that died waits for ever, and the process with it: leave when orphaned."""
+    while os.getppid() == server_pid:
+        time.sleep(_ORPHAN_CHECK_S)
+    os._exit(1)
 
 
 def _text(name: str, value: str) -> Any:

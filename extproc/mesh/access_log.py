@@ -9,10 +9,12 @@ from envoy_data_plane.envoy.config.accesslog.v3 import AccessLog
 from envoy_data_plane.envoy.config.core.v3 import (
     JsonFormatOptions,
     SubstitutionFormatString,
-    TypedExtensionConfig,
 )
 from envoy_data_plane.envoy.extensions.access_loggers.file.v3 import FileAccessLog
-from envoy_data_plane.envoy.extensions.formatter.req_without_query.v3 import ReqWithoutQuery
+from envoy_data_plane.envoy.extensions.filters.http.header_to_metadata.v3 import Config as HeaderToMetadata
+from envoy_data_plane.envoy.extensions.filters.http.header_to_metadata.v3 import ConfigKeyValuePair, ConfigRule
+from envoy_data_plane.envoy.extensions.filters.network.http_connection_manager.v3 import HttpFilter
+from envoy_data_plane.envoy.type.matcher.v3 import RegexMatchAndSubstitute, RegexMatcher
 from envoy_data_plane.google.protobuf import Any, Struct, Value
 
 from extproc.mesh import names
@@ -37,7 +39,7 @@ _ENVOY_FIELDS = {
     "request_id": "%REQ(X-REQUEST-ID)%",
     "traceparent": "%REQ(TRACEPARENT)%",
     "method": "%REQ(:METHOD)%",
-    "path": f"%REQ_WITHOUT_QUERY({names.CLIENT_PATH_HEADER}?:PATH)%",
+    "path": f"%DYNAMIC_METADATA({names.CLIENT_NAMESPACE}:path)%",
     "protocol": "%PROTOCOL%",
     "status": "%RESPONSE_CODE%",
     "flags": "%RESPONSE_FLAGS%",
@@ -56,13 +58,18 @@ _ENVOY_FIELDS = {
 }
 
 
+def note_path() -> HttpFilter:
+    """Keeps the client's path, without its query, for the log; goes before the service, which rewrites it."""
+    without_query = RegexMatchAndSubstitute(pattern=RegexMatcher(regex=r"\?.*"), substitution="")
+    path = ConfigKeyValuePair(metadata_namespace=names.CLIENT_NAMESPACE, key="path", regex_value_rewrite=without_query)
+    note = HeaderToMetadata(request_rules=[ConfigRule(header=":path", on_header_present=path)])
+    return HttpFilter(name="envoy.filters.http.header_to_metadata", typed_config=Any.pack(note))
+
+
 def access_log(path: str) -> AccessLog:
     fields = _ENVOY_FIELDS | {name: f"%DYNAMIC_METADATA({names.METADATA_NAMESPACE}:{name})%" for name in SERVICE_FIELDS}
     line = SubstitutionFormatString(
         json_format=Struct(fields={name: Value(string_value=text) for name, text in fields.items()}),
         json_format_options=JsonFormatOptions(sort_properties=False),
-        formatters=[
-            TypedExtensionConfig(name="envoy.formatter.req_without_query", typed_config=Any.pack(ReqWithoutQuery()))
-        ],
     )
     return AccessLog(name="envoy.access_loggers.file", typed_config=Any.pack(FileAccessLog(path=path, log_format=line)))

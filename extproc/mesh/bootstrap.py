@@ -3,11 +3,8 @@
 Must not know: what is in a listener, a route or a cluster.
 """
 
-import typing
 from collections.abc import Iterator
 
-import yaml
-from betterproto2 import Casing, Message
 from envoy_data_plane.envoy.config.bootstrap.v3 import (
     Admin,
     Bootstrap,
@@ -29,6 +26,7 @@ from extproc.mesh import wire
 from extproc.mesh.clusters import pool_clusters
 from extproc.mesh.listener import listener
 from extproc.mesh.processor import processor_cluster
+from extproc.mesh.render import plain, to_yaml
 from extproc.mesh.tracing import collector_cluster
 
 
@@ -43,7 +41,7 @@ def bootstrap(config: GatewayConfig) -> Bootstrap:
 
 def bootstrap_yaml(config: GatewayConfig) -> str:
     """`bootstrap` as Envoy reads it; the same text for the same configuration."""
-    return to_yaml(bootstrap(config))
+    return to_yaml(plain(bootstrap(config)))
 
 
 def base(config: GatewayConfig) -> Bootstrap:
@@ -71,14 +69,3 @@ def clusters(config: GatewayConfig) -> Iterator[Cluster]:
         yield collector_cluster(config.telemetry.tracing)
     for name, pool in config.pools.items():
         yield from pool_clusters(name, pool)
-
-
-def to_yaml(message: Message) -> str:
-    """The message with its fields' names as in Envoy's documentation."""
-    # betterproto's own casings misspell names with digits (`consecutive_5xx`); it only ever calls them.
-    names_as_they_are = typing.cast("Casing", _proto_name)
-    return yaml.safe_dump(message.to_dict(casing=names_as_they_are), sort_keys=False, allow_unicode=True, width=110)
-
-
-def _proto_name(attribute: str) -> str:
-    return attribute.rstrip("_")

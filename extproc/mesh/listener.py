@@ -25,7 +25,7 @@ from envoy_data_plane.google.protobuf import Any
 
 from extproc.config.model import Gateway, GatewayConfig
 from extproc.mesh import names, wire
-from extproc.mesh.access_log import access_log
+from extproc.mesh.access_log import access_log, note_path
 from extproc.mesh.clusters import BUFFER_LIMIT_BYTES
 from extproc.mesh.local_replies import local_replies
 from extproc.mesh.processor import processor_filter
@@ -63,7 +63,7 @@ def connection_manager(config: GatewayConfig) -> HttpConnectionManager:
     gateway, traces = config.gateway, config.telemetry.tracing
     return HttpConnectionManager(
         stat_prefix="gateway",
-        http_filters=[processor_filter(config), _router()],
+        http_filters=[note_path(), processor_filter(config), _router()],
         early_header_mutation_extensions=[client_headers()],
         access_log=[access_log(gateway.access_log)] if gateway.access_log else [],
         local_reply_config=local_replies(),

@@ -9,14 +9,14 @@ ROUTES = "extproc"
 LISTENER = "extproc"
 
 METADATA_NAMESPACE = "extproc"
+CLIENT_NAMESPACE = "extproc.client"
+"""Dynamic metadata of Envoy's own making: `path`, because the service rewrites `:path`."""
+
 HEADER_PREFIX = "x-extproc-"
 POOL_HEADER = "x-extproc-pool"
 """The stamp: the one request header that generated routes match on."""
 
 ENDPOINT_HEADER = "x-gateway-destination-endpoint"
-CLIENT_PATH_HEADER = "x-envoy-original-path"
-"""The path as the client sent it, kept for the access log, because the service rewrites `:path`."""
-
 CLIENT_CONTROLS = ("x-extproc-cache-namespace", "x-extproc-cache-ttl", "x-extproc-priority")
 """The only `x-extproc-` headers that a client may send."""
 

@@ -42,7 +42,6 @@ _NOT_FOR_UPSTREAMS = [
     "cookie",
     names.POOL_HEADER,
     *names.CLIENT_CONTROLS,
-    names.CLIENT_PATH_HEADER,
 ]
 
 

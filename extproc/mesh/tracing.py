@@ -4,7 +4,7 @@ Must not know: what the service adds to a trace.
 """
 
 from envoy_data_plane.envoy.config.cluster.v3 import Cluster, ClusterDiscoveryType
-from envoy_data_plane.envoy.config.core.v3 import Http2ProtocolOptions
+from envoy_data_plane.envoy.config.core.v3 import Http2ProtocolOptions, TypedExtensionConfig
 from envoy_data_plane.envoy.config.endpoint.v3 import (
     ClusterLoadAssignment,
     Endpoint,
@@ -15,29 +15,52 @@ from envoy_data_plane.envoy.config.trace.v3 import OpenTelemetryConfig, TracingH
 from envoy_data_plane.envoy.extensions.filters.network.http_connection_manager.v3 import (
     HttpConnectionManagerTracing,
 )
+from envoy_data_plane.envoy.extensions.tracers.opentelemetry.samplers.v3 import (
+    ParentBasedSamplerConfig,
+    TraceIdRatioBasedSamplerConfig,
+)
 from envoy_data_plane.envoy.extensions.upstreams.http.v3 import (
     HttpProtocolOptions,
     HttpProtocolOptionsExplicitHttpConfig,
 )
-from envoy_data_plane.envoy.type.v3 import Percent
+from envoy_data_plane.envoy.type.v3 import FractionalPercent, FractionalPercentDenominatorType, Percent
 from envoy_data_plane.google.protobuf import Any
 
 from extproc.config.model import Tracing
 from extproc.mesh import names, wire
 
+_PER_MILLION = 1_000_000
 _SERVICE_NAME = "extproc-gateway"
 
 
 def tracing(settings: Tracing) -> HttpConnectionManagerTracing:
     """A caller's own decision, sampled or not, in `traceparent` is followed; the share is for the others."""
-    provider = OpenTelemetryConfig(grpc_service=wire.grpc_service(names.COLLECTOR_CLUSTER), service_name=_SERVICE_NAME)
+    provider = OpenTelemetryConfig(
+        grpc_service=wire.grpc_service(names.COLLECTOR_CLUSTER),
+        service_name=_SERVICE_NAME,
+        sampler=_sampler(settings.sampling_percent),
+    )
     return HttpConnectionManagerTracing(
+        # The sampler decides. Envoy's own shares would overrule the caller.
         client_sampling=Percent(value=0),
-        random_sampling=Percent(value=settings.sampling_percent),
+        random_sampling=Percent(value=100),
         overall_sampling=Percent(value=100),
         provider=TracingHttp(name="envoy.tracers.opentelemetry", typed_config=Any.pack(provider)),
         # One span for the client's side and one for each attempt upstream.
         spawn_upstream_span=True,
+    )
+
+
+def _sampler(percent: float) -> TypedExtensionConfig:
+    share = FractionalPercent(
+        numerator=round(percent * _PER_MILLION / 100), denominator=FractionalPercentDenominatorType.MILLION
+    )
+    by_share = wire.extension(
+        "envoy.tracers.opentelemetry.samplers.trace_id_ratio_based",
+        TraceIdRatioBasedSamplerConfig(sampling_percentage=share),
+    )
+    return wire.extension(
+        "envoy.tracers.opentelemetry.samplers.parent_based", ParentBasedSamplerConfig(wrapped_sampler=by_share)
     )
 
 

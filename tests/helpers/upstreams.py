@@ -61,6 +61,7 @@ class EchoServer:
 
 class _Handler(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True  # headers and body are written apart
     server_name = ""
 
     def log_message(self, *_: Any) -> None:

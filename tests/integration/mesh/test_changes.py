@@ -1,0 +1,109 @@
+"""A changed configuration reaches a running Envoy without a restart and without a failed request."""
+
+import threading
+import time
+from collections import Counter
+
+import httpx
+import pytest
+
+from tests.helpers.gateways import Gateway, configuration
+from tests.helpers.processes import wait_until
+from tests.helpers.upstreams import EchoServer
+
+pytestmark = pytest.mark.xdist_group("mesh")
+
+CHANGES = 20
+Upstreams = tuple[EchoServer, EchoServer]
+
+
+class Load:
+    """Requests one after the other, on several connections, until it is stopped."""
+
+    def __init__(self, gateway: Gateway, connections: int = 4) -> None:
+        self.statuses: Counter[int] = Counter()
+        self.failures: list[str] = []
+        self._url = f"http://127.0.0.1:{gateway.port}/v1/x"
+        self._stopping = threading.Event()
+        self._threads = [threading.Thread(target=self._run) for _ in range(connections)]
+        for thread in self._threads:
+            thread.start()
+
+    def stop(self) -> None:
+        self._stopping.set()
+        for thread in self._threads:
+            thread.join()
+
+    def _run(self) -> None:
+        with httpx.Client(timeout=10) as client:
+            while not self._stopping.is_set():
+                try:
+                    self.statuses[client.post(self._url, json={"a": 1}).status_code] += 1
+                except httpx.HTTPError as error:
+                    self.failures.append(repr(error))
+
+
+def servers(gateway: Gateway, requests: int, **headers: str) -> Counter[str]:
+    with httpx.Client(base_url=f"http://127.0.0.1:{gateway.port}", headers=headers) as client:
+        return Counter(client.post("/v1/x", json={}).json()["server"] for _ in range(requests))
+
+
+def text(upstreams: Upstreams, weights: tuple[int, int], more: str = "") -> str:
+    return configuration(upstreams[0].port, upstreams[1].port, weights=weights, more=more)
+
+
+def test_weights_change_under_load_without_an_error(own_gateway: Gateway, upstreams: Upstreams) -> None:
+    load = Load(own_gateway)
+    for change in range(CHANGES):
+        own_gateway.change(text(upstreams, (change % 10, 10)))
+        time.sleep(0.05)
+    own_gateway.change(text(upstreams, (0, 1)))
+    updates = "http.gateway.rds.extproc.config_reload"
+    assert wait_until(lambda: own_gateway.stat(updates) > CHANGES // 2)
+    assert wait_until(lambda: servers(own_gateway, 10) == {"b": 10})
+    load.stop()
+    assert load.failures == []
+    assert set(load.statuses) == {200}
+    assert load.statuses[200] > 100
+    assert own_gateway.stat("http.gateway.rds.extproc.update_rejected") == 0
+
+
+def test_the_split_follows_the_weights(own_gateway: Gateway, upstreams: Upstreams) -> None:
+    own_gateway.change(text(upstreams, (9, 1)))
+    assert wait_until(lambda: own_gateway.stat("http.gateway.rds.extproc.config_reload") > 1)
+    split = servers(own_gateway, 1000)
+    assert 870 <= split["a"] <= 930  # 0.9 of 1000, give or take three standard deviations
+
+
+def test_weights_change_through_the_admin_interface_too(own_gateway: Gateway) -> None:
+    own_gateway.admin("/runtime_modify?extproc.weights.demo.demo/a/first=0", "POST")
+    assert wait_until(lambda: servers(own_gateway, 20) == {"b": 20})
+
+
+def test_a_pool_comes_and_goes_under_load(own_gateway: Gateway, upstreams: Upstreams) -> None:
+    new = f"""
+        new:
+          dialect: openai
+          model: x
+          clusters: {{b: {{endpoints: ["127.0.0.1:{upstreams[1].port}"]}}}}
+    """
+    load = Load(own_gateway)
+    own_gateway.change(text(upstreams, (1, 1), new))
+    url = f"http://127.0.0.1:{own_gateway.port}/v1/x"
+    assert wait_until(lambda: httpx.post(url, headers={"x-test-pool": "new"}, json={}).status_code == 200)
+    own_gateway.change(text(upstreams, (1, 1)))
+    assert wait_until(lambda: httpx.post(url, headers={"x-test-pool": "new"}, json={}).status_code == 404)
+    # Its cluster stays until the next change, for requests that were on their way.
+    assert "new/b::" in own_gateway.admin("/clusters")
+    own_gateway.change(text(upstreams, (1, 2)))
+    assert wait_until(lambda: "new/b::" not in own_gateway.admin("/clusters"))
+    load.stop()
+    assert load.failures == []
+    assert set(load.statuses) == {200}
+
+
+def test_the_same_configuration_again_changes_nothing(own_gateway: Gateway) -> None:
+    before = own_gateway.stat("http.gateway.rds.extproc.update_attempt")
+    own_gateway.change(own_gateway.text)
+    time.sleep(0.3)
+    assert own_gateway.stat("http.gateway.rds.extproc.update_attempt") == before

@@ -1,0 +1,101 @@
+"""The generated configuration as text: the same for the same input, and free of secrets."""
+
+import pathlib
+
+import pytest
+import yaml
+
+from extproc import config
+from extproc.mesh import bootstrap, bootstrap_yaml, write_xds
+from extproc.mesh.routes import routes
+
+SECRET = "not-for-envoys-eyes"
+TEXT = f"""
+keys: {{hash_secret: {SECRET}}}
+redis: {{url: "redis://:{SECRET}@127.0.0.1"}}
+models: {{m: {{pool: p, operations: [chat], context_window: 100}}}}
+pools:
+  p:
+    dialect: openai
+    model: x
+    clusters:
+      a: {{weight: 1, endpoints: ["127.0.0.1:1"]}}
+      b: {{weight: 0, endpoints: ["127.0.0.1:2"]}}
+      c: {{weight: 3, endpoints: ["127.0.0.1:3"]}}
+"""
+
+
+@pytest.fixture
+def loaded() -> config.GatewayConfig:
+    return config.parse(TEXT, {}, {})
+
+
+def test_the_same_configuration_gives_the_same_text(loaded: config.GatewayConfig) -> None:
+    assert bootstrap_yaml(loaded) == bootstrap_yaml(config.parse(TEXT, {}, {}))
+
+
+def test_no_secret_is_in_it(loaded: config.GatewayConfig) -> None:
+    assert SECRET not in bootstrap_yaml(loaded)
+
+
+def test_fields_are_spelled_as_in_envoys_documentation(loaded: config.GatewayConfig) -> None:
+    outliers = yaml.safe_load(bootstrap_yaml(loaded))["static_resources"]["clusters"][1]["outlier_detection"]
+    assert outliers["consecutive_5xx"] == 5
+
+
+def test_every_route_to_a_pool_wants_the_stamp(loaded: config.GatewayConfig) -> None:
+    *to_pools, last = routes(loaded).virtual_hosts[0].routes
+    assert to_pools
+    for route in to_pools:
+        assert route.match is not None
+        (stamp,) = route.match.headers
+        assert stamp.name == "x-extproc-pool"
+        assert stamp.string_match is not None
+        assert stamp.string_match.exact == route.name
+    assert last.direct_response is not None
+    assert last.direct_response.status == 404
+
+
+def test_a_cluster_without_weight_takes_over_from_none(loaded: config.GatewayConfig) -> None:
+    resources = bootstrap(loaded).static_resources
+    assert resources is not None
+    order = {
+        cluster.name: cluster.cluster_type.typed_config.unpack().clusters
+        for cluster in resources.clusters
+        if cluster.cluster_type is not None and cluster.cluster_type.typed_config is not None
+    }
+    assert order == {
+        "p/a/first": ["p/a", "p/c"],
+        "p/b/first": ["p/b", "p/a", "p/c"],
+        "p/c/first": ["p/c", "p/a"],
+    }
+
+
+def names(directory: pathlib.Path) -> set[str]:
+    resources = yaml.safe_load((directory / "cds.yaml").read_text())["resources"]
+    return {cluster["name"] for cluster in resources}
+
+
+def test_a_cluster_leaves_one_change_after_its_last_use(loaded: config.GatewayConfig, tmp_path: pathlib.Path) -> None:
+    write_xds(loaded, tmp_path)
+    first = names(tmp_path)
+    without = config.parse(TEXT.replace('      c: {weight: 3, endpoints: ["127.0.0.1:3"]}\n', ""), {}, {})
+    write_xds(without, tmp_path)
+    assert names(tmp_path) == first
+    write_xds(without, tmp_path)
+    assert names(tmp_path) == first - {"p/c", "p/c/first"}
+
+
+@pytest.mark.parametrize("content", ["", "a: [", "resources: 3", "resources: [{}]"])
+def test_what_others_left_in_the_directory_does_no_harm(
+    loaded: config.GatewayConfig, tmp_path: pathlib.Path, content: str
+) -> None:
+    for name in ("cds.yaml", "rds.yaml"):
+        (tmp_path / name).write_text(content)
+    write_xds(loaded, tmp_path)
+    assert "p/a" in names(tmp_path)
+
+
+def test_no_temporary_file_stays_behind(loaded: config.GatewayConfig, tmp_path: pathlib.Path) -> None:
+    write_xds(loaded, tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {"bootstrap.yaml", "cds.yaml", "lds.yaml", "rds.yaml"}

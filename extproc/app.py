@@ -32,7 +32,9 @@ from extproc.routing import catalog
 from extproc.stores.key_cache import CachedKeys
 from extproc.stores.keys import KeyHasher, KeyStore
 from extproc.telemetry import logs
-from extproc.telemetry.metrics import Metrics
+from extproc.telemetry.metrics import RUN_DIR, Metrics, pin_process
+from extproc.telemetry.open_exchanges import OpenExchanges, path_of
+from extproc.telemetry.usage import UsageLog
 from extproc.tokenization import ModelTokenizer
 from extproc.tokenization import load as load_tokenizer
 
@@ -79,12 +81,13 @@ class Keys:
 class Worker:
     """One worker: the runtime of the configuration in force, and the server that gives it to each new exchange."""
 
-    def __init__(self, config_path: Path, index: int) -> None:
+    def __init__(self, config_path: Path, index: int, run_dir: str) -> None:
         self._path = config_path
         self._index = index
         self._clock = Clock()
         self._metrics = Metrics(CollectorRegistry())
         self._tasks = Tasks()
+        self._usage = UsageLog(sys.stdout.fileno(), OpenExchanges(path_of(run_dir, index)))
         self._server = Server(self._open, self._metrics.protocol_error)
         # Tokenizers take long to load and belong to no version: equal settings share one across reloads.
         self._tokenizer = functools.lru_cache(maxsize=64)(_load_tokenizer)
@@ -117,7 +120,7 @@ class Worker:
             catalog=catalog.build(config, self._tokenizer),
             keys=self._keys.cache,
             metrics=self._metrics,
-            emit_usage=logs.usage_writer(sys.stdout.fileno()),
+            usage=self._usage,
             config_version=config.version,
             clock=self._clock,
         )
@@ -150,12 +153,16 @@ def _load_tokenizer(model: ModelConfig) -> ModelTokenizer | None:
 def main() -> int:
     """`python -m extproc.app CONFIG INDEX READY_FD`: one worker, started by the supervisor."""
     path, index, ready_fd = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
+    pin_process()
 
     def ready() -> None:
         os.write(ready_fd, b"1")
         os.close(ready_fd)
 
-    asyncio.run(Worker(path, index).run(ready))
+    async def run() -> None:  # a gRPC server belongs to the loop that runs while it is made
+        await Worker(path, index, os.environ[RUN_DIR]).run(ready)
+
+    asyncio.run(run())
     return 0
 
 

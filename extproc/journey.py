@@ -44,9 +44,10 @@ from extproc.exchange.messages import (
     ResponseHeaders,
     Send,
     StartResponse,
+    WholeResponse,
 )
 from extproc.policies import interface as policy
-from extproc.policies.account import exchange_facts
+from extproc.policies.account import facts_known_at_end, facts_known_at_forward
 from extproc.policies.context import RequestContext
 from extproc.policies.interface import Termination, Verdict
 from extproc.policies.pipeline import Pipeline
@@ -55,6 +56,8 @@ from extproc.rejection import Rejection, internal_error, model_not_found, reques
 STAMP = "x-extproc-pool"
 """The request header that generated routes match on. Clients can't set it: Envoy strips theirs before we see them."""
 
+# Length, encoding and tag of the upstream's body are not those of ours.
+_NOT_OURS = ("content-length", "content-encoding", "etag")
 _RETRIABLE = (429, 503)
 _RETRY_AFTER_S = 1
 _JSON = ("content-type", "application/json")
@@ -87,14 +90,14 @@ class Journey:
         self._closed = False
         runtime.pipeline.services.metrics.in_flight.inc()
 
-    async def receive(self, event: Event) -> None:
-        """Take one event from Envoy and write whatever replies it calls for.
+    async def receive(self, event: Event) -> bool:
+        """Take one event from Envoy and write whatever replies it calls for. True: the exchange is over.
 
         Raises ProtocolError when Envoy breaks the contract. Any other error of ours becomes a 500 for the client where
         that is still possible, and is raised where it is not.
         """
         if not self._exchange.receive(event):
-            return
+            return True
         began_s = self._clock.monotonic()
         try:
             await self._take(event, began_s)
@@ -103,6 +106,7 @@ class Journey:
                 raise
             _log.exception("exchange failed", extra={"request_id": self._ctx.request_id})
             await self._refuse(internal_error(), Termination.INTERNAL_ERROR)
+        return self._exchange.finished
 
     async def _take(self, event: Event, began_s: float) -> None:
         if isinstance(event, ResponseBody):
@@ -150,7 +154,7 @@ class Journey:
             await self._refuse(request_too_large(self._runtime.limit_bytes))
             return
         verdict = await self._pipeline.on_head(ctx)
-        ctx.overhead_s += self._clock.monotonic() - began_s
+        ctx.progress.overhead_s += self._clock.monotonic() - began_s
         if verdict is not policy.CONTINUE:
             await self._answer(verdict)
         elif event.last:
@@ -174,11 +178,11 @@ class Journey:
             return
         verdict = await self._pipeline.on_request(ctx)
         if verdict is not policy.CONTINUE:
-            ctx.overhead_s += self._clock.monotonic() - began_s
+            ctx.progress.overhead_s += self._clock.monotonic() - began_s
             await self._answer(verdict)
             return
         effect = self._forward(ctx)
-        ctx.overhead_s += self._clock.monotonic() - began_s
+        ctx.progress.overhead_s += self._clock.monotonic() - began_s
         await self._send(effect)
 
     def _understand(self, ctx: RequestContext) -> Rejection | None:
@@ -196,21 +200,20 @@ class Journey:
             return Forward()
         call = pool.dialect.encode(ctx.request, ctx.model.upstream(pool, ctx.default_output_tokens))
         set_headers = ((":path", call.path), (STAMP, pool.name), *call.set_headers)
-        metadata = exchange_facts(ctx, Termination.CANCELLED)
-        return Forward(set_headers, call.remove_headers, call.body, metadata)
+        return Forward(set_headers, call.remove_headers, call.body, facts_known_at_forward(ctx))
 
     # The response.
 
     async def _on_response_head(self, event: ResponseHeaders) -> None:
         ctx = self._context()
-        ctx.answer.status = status = int(event.headers.get(":status", "0"))
+        ctx.progress.status = status = int(event.headers.get(":status", "0"))
         pool = ctx.pool
         if not self._exchange.forwarded or pool is None:
             await self._pass_through(event.last)
             return
         self._decoder = pool.dialect.decoder(ctx.request, status, event.headers.get("content-type", ""))
         identity = AnswerIdentity(ctx.request_id, int(ctx.arrived_wall_s), ctx.model.name)
-        self._encoder = self._api().encoder(ctx.request, identity, ctx.answer.totals)
+        self._encoder = self._api().encoder(ctx.request, identity, ctx.progress.totals)
         if event.last:
             await self._on_response_data(b"", True)
 
@@ -250,25 +253,32 @@ class Journey:
         """Give the client what may go: a stream as it comes, a whole answer when it is whole."""
         assert self._encoder is not None
         data = self._encoder.encode(events)
-        now_s = self._clock.monotonic()
+        ended = self._done and last
         if data:
-            ctx.answer.last_bytes_s = now_s
-            if ctx.answer.first_bytes_s is None:
-                ctx.answer.first_bytes_s = now_s
-            if not self._exchange.responding:
-                await self._send(self._start_response(ctx))
-        if self._done and last:
+            self._note_bytes(ctx)
+        if ended and not self._exchange.responding:
+            metadata = facts_known_at_end(ctx, Termination.COMPLETED)
+            await self._send(WholeResponse(self._response_headers(ctx), _NOT_OURS, data, metadata))
+            self._close(Termination.COMPLETED)
+        elif ended:
             await self._end(data, Termination.COMPLETED)
         elif data:
+            if not self._exchange.responding:
+                await self._send(StartResponse(self._response_headers(ctx), _NOT_OURS))
             await self._send(Send(data))
 
-    def _start_response(self, ctx: RequestContext) -> StartResponse:
+    def _note_bytes(self, ctx: RequestContext) -> None:
+        progress, now_s = ctx.progress, self._clock.monotonic()
+        progress.last_bytes_s = now_s
+        if progress.first_bytes_s is None:
+            progress.first_bytes_s = now_s
+
+    def _response_headers(self, ctx: RequestContext) -> tuple[tuple[str, str], ...]:
         assert self._encoder is not None
         headers = self._own_headers(ctx)
         if self._encoder.content_type is not None:
             headers.append(("content-type", self._encoder.content_type))
-        # Lengths and encodings of the upstream's body are not those of ours.
-        return StartResponse(tuple(headers), ("content-length", "content-encoding", "etag"))
+        return tuple(headers)
 
     # The end.
 
@@ -299,18 +309,18 @@ class Journey:
         self, status: int, headers: Sequence[tuple[str, str]], body: bytes, termination: Termination
     ) -> None:
         ctx = self._context()
-        ctx.answer.status = status
-        metadata = exchange_facts(ctx, termination)
+        ctx.progress.status = status
+        metadata = facts_known_at_forward(ctx) | facts_known_at_end(ctx, termination)
         await self._send(Respond(status, (*headers, *self._own_headers(ctx)), body, metadata, ctx.reason))
         self._close(termination)
 
     async def _end(self, data: bytes, termination: Termination) -> None:
         ctx = self._context()
-        await self._send(End(data, exchange_facts(ctx, termination)))
+        await self._send(End(data, facts_known_at_end(ctx, termination)))
         self._close(termination)
 
     def _own_headers(self, ctx: RequestContext) -> list[tuple[str, str]]:
-        headers = [("x-extproc-overhead-ms", f"{ctx.overhead_s * 1e3:.2f}"), *ctx.response_headers]
+        headers = [("x-extproc-overhead-ms", f"{ctx.progress.overhead_s * 1e3:.2f}"), *ctx.response_headers]
         if ctx.model_name:
             headers.append(("x-extproc-model", ctx.model_name))
         if ctx.pool is not None:

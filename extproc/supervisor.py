@@ -16,12 +16,17 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from prometheus_client import multiprocess
+
 from extproc import config as configuration
 from extproc.admin.server import start_admin
 from extproc.config.model import GatewayConfig
 from extproc.errors import ConfigError
 from extproc.policies import pipeline
 from extproc.telemetry import logs
+from extproc.telemetry.metrics import RUN_DIR
+from extproc.telemetry.open_exchanges import path_of
+from extproc.telemetry.usage import account_for_the_dead
 
 _POLL_S = 0.5
 _RESTART_S = (0.1, 5.0)
@@ -33,9 +38,9 @@ _log = logging.getLogger(__name__)
 class Worker:
     """One worker's process, started again whenever it dies."""
 
-    def __init__(self, config_path: Path, index: int, metrics_dir: str) -> None:
+    def __init__(self, config_path: Path, index: int, run_dir: str) -> None:
         self._path, self._index = config_path, index
-        self._environment = os.environ | {"PROMETHEUS_MULTIPROC_DIR": metrics_dir}
+        self._run_dir = run_dir
         self._process: asyncio.subprocess.Process | None = None
         self._stopping = asyncio.Event()
         self.ready = False
@@ -51,9 +56,11 @@ class Worker:
             assert self._process is not None
             code = await self._process.wait()
             self.ready = False
+            multiprocess.mark_process_dead(self._process.pid, self._run_dir)  # type: ignore[no-untyped-call]
+            left = account_for_the_dead(path_of(self._run_dir, self._index), sys.stdout.fileno())
             if self._stopping.is_set():
                 return
-            _log.error("worker died", extra={"worker": self._index, "code": code})
+            _log.error("worker died", extra={"worker": self._index, "code": code, "exchanges_lost": left})
             wait_s = shortest_s if loop.time() - began_s > _LONG_LIFE_S else min(2 * wait_s, longest_s)
             await asyncio.sleep(wait_s)
 
@@ -61,7 +68,7 @@ class Worker:
         reader, writer = os.pipe()
         arguments = [sys.executable, "-m", "extproc.app", str(self._path), str(self._index), str(writer)]
         self._process = await asyncio.create_subprocess_exec(
-            *arguments, env=self._environment, pass_fds=(writer,), stdin=asyncio.subprocess.DEVNULL
+            *arguments, pass_fds=(writer,), stdin=asyncio.subprocess.DEVNULL
         )
         os.close(writer)
         asyncio.get_running_loop().add_reader(reader, self._heard, reader)
@@ -88,9 +95,9 @@ class Worker:
 class Supervisor:
     """All workers of one `extproc serve`."""
 
-    def __init__(self, config_path: Path, config: GatewayConfig, metrics_dir: str) -> None:
+    def __init__(self, config_path: Path, config: GatewayConfig, run_dir: str) -> None:
         self._path, self._config = config_path, config
-        self._workers = [Worker(config_path, index, metrics_dir) for index in range(config.service.workers)]
+        self._workers = [Worker(config_path, index, run_dir) for index in range(config.service.workers)]
         self._stop = asyncio.Event()
         self._seen = _fingerprint(config_path)
 
@@ -159,10 +166,10 @@ def serve(config_path: Path) -> int:
     """Run the service until it is told to stop. Raises ConfigError for a bad configuration."""
     config = configuration.load(config_path, pipeline.SETTINGS)
     logs.configure(config.telemetry.log_level)
-    metrics_dir = tempfile.mkdtemp(prefix="extproc-metrics-")
-    os.environ["PROMETHEUS_MULTIPROC_DIR"] = metrics_dir
+    run_dir = tempfile.mkdtemp(prefix="extproc-")
+    os.environ[RUN_DIR] = run_dir
     try:
-        asyncio.run(Supervisor(config_path, config, metrics_dir).run())
+        asyncio.run(Supervisor(config_path, config, run_dir).run())
     finally:
-        shutil.rmtree(metrics_dir, ignore_errors=True)
+        shutil.rmtree(run_dir, ignore_errors=True)
     return 0

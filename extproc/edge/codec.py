@@ -2,28 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Any
+import functools
+from collections.abc import Mapping
 
-from extproc._pb.envoy.config.core.v3.base_pb2 import HeaderMap, HeaderValue, HeaderValueOption
+from extproc._pb.envoy.config.core.v3.base_pb2 import HeaderValue, HeaderValueOption
 from extproc._pb.envoy.extensions.filters.http.ext_proc.v3.processing_mode_pb2 import ProcessingMode
 from extproc._pb.envoy.service.ext_proc.v3.external_processor_pb2 import (
-    BodyMutation,
-    BodyResponse,
     CommonResponse,
     HeaderMutation,
-    HeadersResponse,
     HttpHeaders,
     ImmediateResponse,
     ProcessingRequest,
     ProcessingResponse,
-    StreamedBodyResponse,
     StreamedImmediateResponse,
-    TrailersResponse,
 )
-from extproc._pb.envoy.type.v3.http_status_pb2 import HttpStatus
 from extproc.errors import ProtocolError
 from extproc.exchange.messages import (
+    AnswerBodyReply,
     AnswerHeadersReply,
     BodyReply,
     Event,
@@ -42,8 +37,6 @@ from extproc.exchange.messages import (
 
 NAMESPACE = "extproc"
 """Dynamic metadata namespace."""
-
-_OVERWRITE = HeaderValueOption.OVERWRITE_IF_EXISTS_OR_ADD
 
 
 def decode(message: ProcessingRequest) -> Event:
@@ -84,70 +77,84 @@ def _headers(message: HttpHeaders) -> dict[str, str]:
 
 
 def encode(reply: Reply) -> ProcessingResponse:
-    """One reply as Envoy wants it."""
+    """One reply as Envoy wants it.
+
+    Messages are filled in place: handing a nested message to a constructor copies it, at every level.
+    """
+    message = ProcessingResponse()
     if isinstance(reply, BodyReply):
-        return _body(reply)
-    if isinstance(reply, HeadersReply):
-        return _header_reply(reply)
-    if isinstance(reply, TrailersReply):
-        trailers = TrailersResponse()
-        if reply.of_request:
-            return _with_metadata(ProcessingResponse(request_trailers=trailers), reply.metadata)
-        return _with_metadata(ProcessingResponse(response_trailers=trailers), reply.metadata)
-    if isinstance(reply, ImmediateReply):
-        return _immediate(reply)
-    if isinstance(reply, AnswerHeadersReply):
-        headers = HeaderMap(headers=[_header(n, v) for n, v in ((":status", str(reply.status)), *reply.headers)])
-        answer = StreamedImmediateResponse(headers_response=HttpHeaders(headers=headers))
-        return ProcessingResponse(streamed_immediate_response=answer)
-    body = StreamedBodyResponse(body=reply.data, end_of_stream=reply.last)
-    answer = StreamedImmediateResponse(body_response=body)
-    return _with_metadata(ProcessingResponse(streamed_immediate_response=answer), reply.metadata)
+        body = message.request_body if reply.of_request else message.response_body
+        streamed = body.response.body_mutation.streamed_response
+        streamed.body = reply.data
+        streamed.end_of_stream = reply.last
+    elif isinstance(reply, HeadersReply):
+        _fill_headers(message, reply)
+    elif isinstance(reply, ImmediateReply):
+        _fill_immediate(message.immediate_response, reply)
+    elif isinstance(reply, TrailersReply):
+        (message.request_trailers if reply.of_request else message.response_trailers).SetInParent()
+    else:
+        _fill_answer(message.streamed_immediate_response, reply)
+    if reply.metadata:
+        _fill_metadata(message, reply.metadata)
+    return message
 
 
-def _body(reply: BodyReply) -> ProcessingResponse:
-    streamed = StreamedBodyResponse(body=reply.data, end_of_stream=reply.last)
-    response = BodyResponse(response=CommonResponse(body_mutation=BodyMutation(streamed_response=streamed)))
+def _fill_headers(message: ProcessingResponse, reply: HeadersReply) -> None:
     if reply.of_request:
-        return _with_metadata(ProcessingResponse(request_body=response), reply.metadata)
-    return _with_metadata(ProcessingResponse(response_body=response), reply.metadata)
-
-
-def _header_reply(reply: HeadersReply) -> ProcessingResponse:
-    mutation = _mutation(reply.set_headers, reply.remove_headers)
-    if reply.of_request:
+        common = message.request_headers.response
         # The route is chosen again now that our stamp is there.
-        common = CommonResponse(header_mutation=mutation, clear_route_cache=True)
-        return _with_metadata(ProcessingResponse(request_headers=HeadersResponse(response=common)), reply.metadata)
-    common = CommonResponse(header_mutation=mutation)
-    return _with_metadata(ProcessingResponse(response_headers=HeadersResponse(response=common)), reply.metadata)
+        common.clear_route_cache = True
+    else:
+        common = message.response_headers.response
+    common.header_mutation.MergeFromString(_mutation(reply.set_headers, reply.remove_headers))
+    if reply.body is not None:
+        common.status = CommonResponse.CONTINUE_AND_REPLACE
+        common.body_mutation.body = reply.body
 
 
-def _immediate(reply: ImmediateReply) -> ProcessingResponse:
-    immediate = ImmediateResponse(
-        status=HttpStatus(code=reply.status),  # type: ignore[arg-type]  # proto3 enums are open
-        headers=_mutation(reply.headers, ()),
-        body=reply.body,
-        details=reply.details,
-    )
-    return _with_metadata(ProcessingResponse(immediate_response=immediate), reply.metadata)
+def _fill_immediate(immediate: ImmediateResponse, reply: ImmediateReply) -> None:
+    immediate.status.code = reply.status  # type: ignore[assignment]  # proto3 enums are open
+    immediate.headers.MergeFromString(_mutation(reply.headers, ()))
+    immediate.body = reply.body
+    immediate.details = reply.details
 
 
-def _mutation(set_headers: Headers, remove_headers: Iterable[str]) -> HeaderMutation:
-    options = [HeaderValueOption(header=_header(name, value), append_action=_OVERWRITE) for name, value in set_headers]
-    return HeaderMutation(set_headers=options, remove_headers=remove_headers)
+def _fill_answer(answer: StreamedImmediateResponse, reply: AnswerHeadersReply | AnswerBodyReply) -> None:
+    if isinstance(reply, AnswerBodyReply):
+        answer.body_response.body = reply.data
+        answer.body_response.end_of_stream = reply.last
+        return
+    headers = answer.headers_response.headers.headers
+    for name, value in ((":status", str(reply.status)), *reply.headers):
+        headers.add(key=name, raw_value=_value(value))
 
 
-def _header(name: str, value: str) -> HeaderValue:
-    return HeaderValue(key=name, raw_value=value.encode("latin-1", "replace"))
+def _mutation(set_headers: Headers, remove_headers: tuple[str, ...]) -> bytes:
+    """Serialized, piece by piece from a cache: most of what we set is the same for many requests."""
+    return b"".join(_set_header(name, value) for name, value in set_headers) + _remove_headers(remove_headers)
 
 
-def _with_metadata(response: ProcessingResponse, metadata: Mapping[str, Any]) -> ProcessingResponse:
-    if metadata:
-        fields = response.dynamic_metadata.fields[NAMESPACE].struct_value.fields
-        for name, value in metadata.items():
-            if isinstance(value, str):
-                fields[name].string_value = value
-            else:
-                fields[name].number_value = value
-    return response
+@functools.lru_cache(maxsize=4096)
+def _set_header(name: str, value: str) -> bytes:
+    header = HeaderValue(key=name, raw_value=_value(value))
+    option = HeaderValueOption(header=header, append_action=HeaderValueOption.OVERWRITE_IF_EXISTS_OR_ADD)
+    return HeaderMutation(set_headers=[option]).SerializeToString()
+
+
+@functools.lru_cache(maxsize=256)
+def _remove_headers(names: tuple[str, ...]) -> bytes:
+    return HeaderMutation(remove_headers=names).SerializeToString()
+
+
+def _value(text: str) -> bytes:
+    return text.encode("latin-1", "replace")
+
+
+def _fill_metadata(message: ProcessingResponse, metadata: Mapping[str, str | int | float | bool]) -> None:
+    fields = message.dynamic_metadata.fields[NAMESPACE].struct_value.fields
+    for name, value in metadata.items():
+        if isinstance(value, str):
+            fields[name].string_value = value
+        else:
+            fields[name].number_value = value

@@ -37,7 +37,8 @@ _log = logging.getLogger(__name__)
 class Session(Protocol):
     """One exchange, as the server drives it."""
 
-    async def receive(self, event: Event) -> None: ...
+    async def receive(self, event: Event) -> bool:
+        """True: all is said, nothing more of this exchange matters."""
 
     def cancel(self) -> None:
         """Envoy gave the stream up. Harmless after the end."""
@@ -86,7 +87,8 @@ class Server:
         session = self._open_session(write)
         try:
             while isinstance(message := await stream.read(), ProcessingRequest):  # else: EOF
-                await session.receive(codec.decode(message))
+                if await session.receive(codec.decode(message)):
+                    return  # closing the stream now saves Envoy and us the wait for its half-close
         except ProtocolError as error:
             self._on_protocol_error()
             _log.warning("protocol error: %s", error)

@@ -2,12 +2,14 @@
 
 Theory of operation. Envoy runs the filter with both bodies FULL_DUPLEX_STREAMED: headers, body chunks and trailers
 arrive as they come, nothing waits for us, and no message timeout runs. We hold every reply until the request is
-complete, so that a route can be chosen from the body; then headers, body and trailers go back in that order. The same
-holds for the response, except that its body may flow while it arrives. Two facts follow a fixed course and are kept
+complete, so that a route can be chosen from the body; then headers, body and trailers go back in that order, or all in
+one message that replaces the whole. The same holds for the response, except that its body may flow while it arrives.
+Two facts follow a fixed course and are kept
 apart: `_arrived` is how far Envoy has come, `_said` how far we have come.
 
     _arrived   START -> REQUEST_BODY -> REQUEST_ENDED -> RESPONSE_BODY -> RESPONSE_ENDED
     _said      HOLDING -> FORWARDED -> RESPONDING -> FINISHED        (an upstream answers)
+               FORWARDED -> FINISHED                                 (an upstream's answer, replaced whole)
                HOLDING | FORWARDED -> FINISHED                       (we answer, whole)
                HOLDING -> ANSWERING -> FINISHED                      (we answer, as a stream)
 
@@ -19,6 +21,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from enum import Enum, auto
+
+from msgspec import structs
 
 from extproc.errors import ProtocolError
 from extproc.exchange.messages import (
@@ -43,11 +47,13 @@ from extproc.exchange.messages import (
     StartAnswer,
     StartResponse,
     TrailersReply,
+    WholeResponse,
 )
 
-# Envoy advises at most 64 KiB a message unless the gRPC client's limit is known; our generated configuration leaves
-# it unlimited, and each message costs some 45 us, so larger pieces are cheaper.
-MAX_REPLY_BYTES = 1 << 20
+# A body up to this size goes in one message. Envoy advises at most 64 KiB unless the gRPC client's limit is known; our
+# generated configuration leaves it unlimited, and each message costs some 45 us. A replaced body must also fit the
+# connection's buffer limit, which is 1 MiB unless it was raised.
+MAX_REPLY_BYTES = 1 << 19
 
 
 class Arrived(Enum):
@@ -91,6 +97,7 @@ EFFECTS: dict[tuple[Said, type[Effect]], tuple[Said, frozenset[Arrived]]] = {
     (Said.HOLDING, StartResponse): (Said.RESPONDING, _RESPONSE),
     (Said.FORWARDED, Respond): (Said.FINISHED, frozenset({_A.REQUEST_ENDED}) | _RESPONSE),
     (Said.FORWARDED, StartResponse): (Said.RESPONDING, _RESPONSE),
+    (Said.FORWARDED, WholeResponse): (Said.FINISHED, frozenset({_A.RESPONSE_ENDED})),
     (Said.RESPONDING, Send): (Said.RESPONDING, _RESPONSE),
     (Said.RESPONDING, End): (Said.FINISHED, _RESPONSE),
     (Said.ANSWERING, Send): (Said.ANSWERING, frozenset({_A.REQUEST_ENDED})),
@@ -152,12 +159,6 @@ class Exchange:
         steps = ARRIVALS.get((self._arrived, type(event)))
         if steps is None:
             raise ProtocolError(f"{type(event).__name__} while {self._arrived.name}")
-        more, ended = steps
-        self._arrived = ended if getattr(event, "last", False) else more
-        self._note(event)
-        return True
-
-    def _note(self, event: Event) -> None:
         if isinstance(event, RequestBody):
             self._request_has_body = True
             self._buffer(event.data)
@@ -167,6 +168,8 @@ class Exchange:
             self._request_has_trailers = True
         elif isinstance(event, ResponseTrailers):
             self._response_has_trailers = True
+        self._arrived = steps[1] if event.last else steps[0]
+        return True
 
     def _buffer(self, data: bytes) -> None:
         self._size_bytes += len(data)
@@ -190,20 +193,22 @@ class Exchange:
             return (HeadersReply(False, effect.set_headers, effect.remove_headers),)
         if isinstance(effect, Forward):
             return self._forward(effect)
+        if isinstance(effect, WholeResponse):
+            return self._replace(effect)
         if isinstance(effect, Respond):
             self._chunks.clear()
             return (ImmediateReply(effect.status, effect.headers, effect.body, effect.metadata, effect.details),)
         return (AnswerHeadersReply(effect.status, effect.headers),)
 
-    def _forward(self, effect: Forward) -> list[Reply]:
-        replies: list[Reply] = [HeadersReply(True, effect.set_headers, effect.remove_headers, effect.metadata)]
-        if self._request_has_body:
-            body = self.request_body() if effect.body is None else effect.body
-            replies += _pieces(body, last=not self._request_has_trailers)
-        if self._request_has_trailers:
-            replies.append(TrailersReply(True))
+    def _forward(self, effect: Forward) -> Sequence[Reply]:
+        body = self.request_body() if effect.body is None else effect.body
         self._chunks.clear()
-        return replies
+        head = HeadersReply(True, effect.set_headers, effect.remove_headers, effect.metadata)
+        return _whole(head, body, self._request_has_body, self._request_has_trailers)
+
+    def _replace(self, effect: WholeResponse) -> Sequence[Reply]:
+        head = HeadersReply(False, effect.set_headers, effect.remove_headers, effect.metadata)
+        return _whole(head, effect.body, self._response_has_body, self._response_has_trailers)
 
     def _send(self, effect: Send, answering: bool) -> list[Reply]:
         if answering:
@@ -221,8 +226,17 @@ class Exchange:
         return [BodyReply(False, effect.data, last=True, metadata=effect.metadata)]
 
 
-def _pieces(body: bytes, last: bool) -> list[Reply]:
-    if len(body) <= MAX_REPLY_BYTES:
-        return [BodyReply(True, body, last)]
+def _whole(head: HeadersReply, body: bytes, has_body: bool, has_trailers: bool) -> Sequence[Reply]:
+    """A whole message in as few replies as can be: one, unless it is large or has trailers."""
+    if not has_body and not has_trailers:
+        return (head,)
+    if len(body) <= MAX_REPLY_BYTES and not has_trailers:
+        return (structs.replace(head, body=body),)
+    replies: list[Reply] = [head]
     starts = range(0, len(body), MAX_REPLY_BYTES)
-    return [BodyReply(True, body[s : s + MAX_REPLY_BYTES], last and s == starts[-1]) for s in starts]
+    for start in starts:
+        last = start == starts[-1] and not has_trailers
+        replies.append(BodyReply(head.of_request, body[start : start + MAX_REPLY_BYTES], last))
+    if has_trailers:
+        replies.append(TrailersReply(head.of_request))
+    return replies

@@ -7,11 +7,12 @@ effect into the replies that are legal at that moment, in header, body, trailer 
 
 from __future__ import annotations
 
-from typing import Any
+from typing import ClassVar
 
 from msgspec import Struct
 
 Headers = tuple[tuple[str, str], ...]
+Metadata = dict[str, str | int | float | bool]
 
 
 # Events: one ProcessingRequest each.
@@ -28,7 +29,7 @@ class RequestBody(Struct, frozen=True):
 
 
 class RequestTrailers(Struct, frozen=True):
-    pass
+    last: ClassVar[bool] = True
 
 
 class ResponseHeaders(Struct, frozen=True):
@@ -42,7 +43,7 @@ class ResponseBody(Struct, frozen=True):
 
 
 class ResponseTrailers(Struct, frozen=True):
-    pass
+    last: ClassVar[bool] = True
 
 
 Event = RequestHeaders | RequestBody | RequestTrailers | ResponseHeaders | ResponseBody | ResponseTrailers
@@ -57,7 +58,7 @@ class Forward(Struct, frozen=True):
     set_headers: Headers = ()
     remove_headers: tuple[str, ...] = ()
     body: bytes | None = None
-    metadata: dict[str, Any] = {}
+    metadata: Metadata = {}
 
 
 class Respond(Struct, frozen=True):
@@ -66,7 +67,7 @@ class Respond(Struct, frozen=True):
     status: int
     headers: Headers = ()
     body: bytes = b""
-    metadata: dict[str, Any] = {}
+    metadata: Metadata = {}
     details: str = ""
 
 
@@ -84,6 +85,15 @@ class StartResponse(Struct, frozen=True):
     remove_headers: tuple[str, ...] = ()
 
 
+class WholeResponse(Struct, frozen=True):
+    """Put this in place of the upstream's whole response, whose status stays."""
+
+    set_headers: Headers = ()
+    remove_headers: tuple[str, ...] = ()
+    body: bytes = b""
+    metadata: Metadata = {}
+
+
 class Send(Struct, frozen=True):
     """Body bytes for the client, as many or as few as we like for what came in."""
 
@@ -94,41 +104,46 @@ class End(Struct, frozen=True):
     """The client's response ends here, with `data` as its last bytes, even if the upstream would go on."""
 
     data: bytes = b""
-    metadata: dict[str, Any] = {}
+    metadata: Metadata = {}
 
 
-Effect = Forward | Respond | StartAnswer | StartResponse | Send | End
+Effect = Forward | Respond | StartAnswer | StartResponse | WholeResponse | Send | End
 
 
 # Replies: one ProcessingResponse each.
 
 
 class HeadersReply(Struct, frozen=True):
-    """Continue with the request's or the response's headers, changed."""
+    """Continue with the request's or the response's headers, changed.
+
+    With a `body` the whole message is replaced by these headers and that body: one message where headers, body and end
+    would be two or three.
+    """
 
     of_request: bool
     set_headers: Headers = ()
     remove_headers: tuple[str, ...] = ()
-    metadata: dict[str, Any] = {}
+    metadata: Metadata = {}
+    body: bytes | None = None
 
 
 class BodyReply(Struct, frozen=True):
     of_request: bool
     data: bytes
     last: bool
-    metadata: dict[str, Any] = {}
+    metadata: Metadata = {}
 
 
 class TrailersReply(Struct, frozen=True):
     of_request: bool
-    metadata: dict[str, Any] = {}
+    metadata: Metadata = {}
 
 
 class ImmediateReply(Struct, frozen=True):
     status: int
     headers: Headers
     body: bytes
-    metadata: dict[str, Any]
+    metadata: Metadata
     details: str
 
 
@@ -137,12 +152,13 @@ class AnswerHeadersReply(Struct, frozen=True):
 
     status: int
     headers: Headers
+    metadata: Metadata = {}
 
 
 class AnswerBodyReply(Struct, frozen=True):
     data: bytes
     last: bool
-    metadata: dict[str, Any] = {}
+    metadata: Metadata = {}
 
 
 Reply = HeadersReply | BodyReply | TrailersReply | ImmediateReply | AnswerHeadersReply | AnswerBodyReply

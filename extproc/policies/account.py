@@ -1,4 +1,8 @@
-"""Exactly one usage event per request, whatever its end, and the metrics that go with it."""
+"""Exactly one usage event per request, whatever its end, and the metrics that go with it.
+
+It is first among the policies, so that an exchange is on record before anything can go wrong with it (even the death of
+its worker), and last, when all is known.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +10,9 @@ from typing import ClassVar
 
 from extproc.config.policy import PolicySettings
 from extproc.policies.context import RequestContext
-from extproc.policies.interface import Services, Termination
+from extproc.policies.interface import CONTINUE, Services, Termination, Verdict
+
+Facts = dict[str, str | int | float | bool]
 
 
 class Account:
@@ -15,42 +21,61 @@ class Account:
 
     def __init__(self, settings: PolicySettings, services: Services) -> None:
         self._clock = services.clock
-        self._emit = services.emit_usage
+        self._usage = services.usage
         self._metrics = services.metrics
         self._config_version = services.config_version
 
+    async def on_head(self, ctx: RequestContext) -> Verdict:
+        self._usage.opened(ctx.request_id, self._known(ctx))
+        return CONTINUE
+
+    async def on_request(self, ctx: RequestContext) -> Verdict:
+        self._usage.opened(ctx.request_id, self._known(ctx) | facts_known_at_forward(ctx))
+        return CONTINUE
+
     async def on_close(self, ctx: RequestContext, termination: Termination) -> None:
-        answer, duration_s = ctx.answer, self._clock.monotonic() - ctx.arrived_s
+        progress, duration_s = ctx.progress, self._clock.monotonic() - ctx.arrived_s
         self._metrics.exchange_ended(ctx, termination, duration_s)
-        event = exchange_facts(ctx, termination) | {
+        event = self._known(ctx) | facts_known_at_forward(ctx) | facts_known_at_end(ctx, termination)
+        event["upstream_usage"] = progress.upstream_usage
+        event["status"] = progress.status
+        event["duration_ms"] = round(duration_s * 1e3, 3)
+        self._usage.closed(ctx.request_id, event)
+
+    def _known(self, ctx: RequestContext) -> Facts:
+        return {
             "id": ctx.request_id,
             "time": round(ctx.arrived_wall_s, 6),
-            "upstream_usage": answer.upstream_usage,
-            "status": answer.status,
-            "duration_ms": round(duration_s * 1e3, 3),
             "stream": ctx.stream,
             "config_version": self._config_version,
         }
-        self._emit(event)
 
 
-def exchange_facts(ctx: RequestContext, termination: Termination) -> dict[str, str | int | float | bool]:
-    """What the usage event and the access log both say (proto: extproc.v1.ExchangeMetadata)."""
-    answer, principal = ctx.answer, ctx.principal
-    facts: dict[str, str | int | float | bool] = {
+def facts_known_at_forward(ctx: RequestContext) -> Facts:
+    """Who asks for what, for the access log and the usage event (proto: extproc.v1.ExchangeMetadata)."""
+    principal = ctx.principal
+    return {
         "principal": principal.id,
         "team": principal.team,
         "tier": principal.tier,
         "operation": ctx.operation,
         "model": ctx.model_name,
         "pool": ctx.pool.name if ctx.pool is not None else "",
-        "prompt_tokens": answer.totals.prompt_tokens,
-        "completion_tokens": answer.totals.completion_tokens,
-        "cached_tokens": answer.totals.cached_tokens,
-        "overhead_ms": round(ctx.overhead_s * 1e3, 3),
+        "prompt_tokens": ctx.progress.totals.prompt_tokens,
+    }
+
+
+def facts_known_at_end(ctx: RequestContext, termination: Termination) -> Facts:
+    """What came of it, for the access log and the usage event (proto: extproc.v1.ExchangeMetadata)."""
+    progress = ctx.progress
+    facts: Facts = {
+        "prompt_tokens": progress.totals.prompt_tokens,
+        "completion_tokens": progress.totals.completion_tokens,
+        "cached_tokens": progress.totals.cached_tokens,
+        "overhead_ms": round(progress.overhead_s * 1e3, 3),
         "termination": termination.upper(),
         "reason": ctx.reason,
     }
-    if answer.first_bytes_s is not None:
-        facts["ttft_ms"] = round((answer.first_bytes_s - ctx.arrived_s) * 1e3, 3)
+    if progress.first_bytes_s is not None:
+        facts["ttft_ms"] = round((progress.first_bytes_s - ctx.arrived_s) * 1e3, 3)
     return facts

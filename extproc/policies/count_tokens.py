@@ -48,7 +48,7 @@ class CountTokens:
                 prompt_tokens = await asyncio.to_thread(model.tokenizer.count_request, ctx.request)
         except InvalidRequest as error:
             return Reject(error.rejection)
-        ctx.prompt_tokens = ctx.answer.totals.prompt_tokens = prompt_tokens
+        ctx.prompt_tokens = ctx.progress.totals.prompt_tokens = prompt_tokens
         window = model.config.context_window
         asked = ctx.request.output_limit_tokens
         if prompt_tokens + (asked or 0) > window or prompt_tokens >= window:
@@ -57,12 +57,12 @@ class CountTokens:
         return CONTINUE
 
     async def on_answer(self, ctx: RequestContext, events: Sequence[AnswerEvent]) -> Sequence[AnswerEvent]:
-        answer = ctx.answer
+        progress = ctx.progress
         for event in events:
             if type(event) is Delta:
-                answer.text += (event.reasoning, event.text) if event.reasoning else (event.text,)
+                progress.text += (event.reasoning, event.text) if event.reasoning else (event.text,)
                 if event.tool_calls:
-                    answer.text += _tool_call_texts(event)
+                    progress.text += _tool_call_texts(event)
             elif type(event) is Usage:
                 _believe(ctx, event)
             elif type(event) is Done:
@@ -70,29 +70,29 @@ class CountTokens:
         return events
 
     async def on_close(self, ctx: RequestContext, termination: Termination) -> None:
-        if ctx.answer.text:  # broken off: Done, which counts and clears the text, never came
+        if ctx.progress.text:  # broken off: Done, which counts and clears the text, never came
             await self._count_answer(ctx)
 
     async def _count_answer(self, ctx: RequestContext) -> None:
         """Count what came, if nobody else did; a broken-off stream may have told its usage only up to then."""
-        answer, text = ctx.answer, "".join(ctx.answer.text)
-        answer.text.clear()
+        progress, text = ctx.progress, "".join(ctx.progress.text)
+        progress.text.clear()
         tokenizer = ctx.model.tokenizer
-        if tokenizer is None or not text or answer.upstream_usage:
+        if tokenizer is None or not text or progress.upstream_usage:
             return
         if len(text) <= self._inline_limit_bytes:
-            answer.totals.completion_tokens = tokenizer.count_text(text)
+            progress.totals.completion_tokens = tokenizer.count_text(text)
         else:
-            answer.totals.completion_tokens = await asyncio.to_thread(tokenizer.count_text, text)
+            progress.totals.completion_tokens = await asyncio.to_thread(tokenizer.count_text, text)
 
 
 def _believe(ctx: RequestContext, usage: Usage) -> None:
-    totals = ctx.answer.totals
+    totals = ctx.progress.totals
     if usage.prompt_tokens is not None:
         totals.prompt_tokens = usage.prompt_tokens
     if usage.completion_tokens is not None:
         totals.completion_tokens = usage.completion_tokens
-        ctx.answer.upstream_usage = True
+        ctx.progress.upstream_usage = True
     if usage.cached_tokens is not None:
         totals.cached_tokens = usage.cached_tokens
 

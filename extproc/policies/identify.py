@@ -14,17 +14,11 @@ from extproc.policies.interface import CONTINUE, Reject, Services, Verdict
 from extproc.rejection import unauthenticated
 
 
-class Settings(PolicySettings):
-    """API keys decide who calls."""
-
-    deadline_s: float | None = 1.0
-
-
 class Identify:
     name: ClassVar[str] = "identify"
-    settings_type: ClassVar[type[PolicySettings]] = Settings
+    settings_type: ClassVar[type[PolicySettings]] = PolicySettings
 
-    def __init__(self, settings: Settings, services: Services) -> None:
+    def __init__(self, settings: PolicySettings, services: Services) -> None:
         self._keys = services.keys
 
     async def on_head(self, ctx: RequestContext) -> Verdict:

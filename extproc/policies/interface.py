@@ -6,10 +6,10 @@ it keeps nothing about one exchange: that belongs in the `RequestContext`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, ClassVar, Protocol, runtime_checkable
+from typing import Any, ClassVar, Protocol
 
 from msgspec import Struct
 
@@ -64,22 +64,19 @@ class Policy(Protocol):
     def __init__(self, settings: Any, services: Services) -> None: ...
 
 
-@runtime_checkable
-class HeadPolicy(Protocol):
+class HeadPolicy(Policy, Protocol):
     """Decides on the request's headers alone, before its body is buffered."""
 
     async def on_head(self, ctx: RequestContext) -> Verdict: ...
 
 
-@runtime_checkable
-class RequestPolicy(Protocol):
+class RequestPolicy(Policy, Protocol):
     """Decides on the whole, parsed request."""
 
     async def on_request(self, ctx: RequestContext) -> Verdict: ...
 
 
-@runtime_checkable
-class AnswerPolicy(Protocol):
+class AnswerPolicy(Policy, Protocol):
     """Reads or rewrites the answer as it passes; a Reject ends it there.
 
     May hold events back and release them later. `Done` is the last event it will ever see of a whole answer; one that
@@ -89,8 +86,7 @@ class AnswerPolicy(Protocol):
     async def on_answer(self, ctx: RequestContext, events: Sequence[AnswerEvent]) -> Sequence[AnswerEvent] | Reject: ...
 
 
-@runtime_checkable
-class ClosePolicy(Protocol):
+class ClosePolicy(Policy, Protocol):
     """Runs exactly once when the exchange is over, whatever its end, and even though the client may be gone."""
 
     async def on_close(self, ctx: RequestContext, termination: Termination) -> None: ...
@@ -107,6 +103,16 @@ class KeyDirectory(Protocol):
         """The store is lost; answers come from what was known before."""
 
 
+class UsageRecorder(Protocol):
+    """Where usage events go."""
+
+    def opened(self, exchange_id: str, facts: Mapping[str, Any]) -> None:
+        """What is known of an exchange so far: its event, should this process be killed before it is closed."""
+
+    def closed(self, exchange_id: str, event: Mapping[str, Any]) -> None:
+        """The exchange's one usage event (proto: extproc.v1.UsageEvent)."""
+
+
 @dataclass(frozen=True, slots=True)
 class Services:
     """What policies may ask for. Another dependency is one more field here, filled in `app`."""
@@ -114,6 +120,6 @@ class Services:
     catalog: Catalog
     keys: KeyDirectory
     metrics: Metrics
-    emit_usage: Callable[[dict[str, Any]], None]
+    usage: UsageRecorder
     config_version: str
     clock: Clock = field(default_factory=Clock)

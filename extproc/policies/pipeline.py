@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -36,26 +36,28 @@ from extproc.policies.validate import Validate
 from extproc.rejection import overloaded
 
 # On the request's headers, before the body is buffered.
-ON_HEAD: tuple[type[Policy], ...] = (
+ON_HEAD: tuple[type[HeadPolicy], ...] = (
+    Account,
     Identify,
     ListModels,
 )
 # On the whole, parsed request. Guard before charge: what refuses comes before what costs.
-ON_REQUEST: tuple[type[Policy], ...] = (
+ON_REQUEST: tuple[type[RequestPolicy], ...] = (
     Validate,
     Route,
     CountTokens,
+    Account,
 )
 # On every piece of the answer.
-ON_ANSWER: tuple[type[Policy], ...] = (CountTokens,)
+ON_ANSWER: tuple[type[AnswerPolicy], ...] = (CountTokens,)
 # Once, when the exchange is over.
-ON_CLOSE: tuple[type[Policy], ...] = (
+ON_CLOSE: tuple[type[ClosePolicy], ...] = (
     CountTokens,
     Account,
 )
 
 POLICIES: Mapping[str, type[Policy]] = {
-    policy.name: policy for phase in (ON_HEAD, ON_REQUEST, ON_ANSWER, ON_CLOSE) for policy in phase
+    policy.name: policy for policy in (*ON_HEAD, *ON_REQUEST, *ON_ANSWER, *ON_CLOSE)
 }
 SETTINGS: Mapping[str, type[PolicySettings]] = {name: policy.settings_type for name, policy in POLICIES.items()}
 
@@ -63,20 +65,17 @@ CLOSE_DEADLINE_S = 5.0
 """A finalizer that takes longer than this is given up, and counted."""
 
 _log = logging.getLogger(__name__)
-P = TypeVar("P")
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One policy's place in one phase."""
+    """One policy's place in one phase: `run` is its method for that phase."""
 
     name: str
-    policy: Any
+    run: Callable[..., Coroutine[Any, Any, Any]]
     settings: PolicySettings
-
-    @property
-    def shadow(self) -> bool:
-        return self.settings.mode is PolicyMode.SHADOW
+    shadow: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,31 +90,25 @@ class Pipeline:
 
     async def on_head(self, ctx: RequestContext) -> Verdict:
         """The first verdict that is not Continue, or Continue."""
-        for step in self.head:
-            verdict = await self._decide(step, step.policy.on_head, ctx)
-            if verdict is not CONTINUE:
-                return verdict
-        return CONTINUE
+        return await self._decide(self.head, ctx)
 
     async def on_request(self, ctx: RequestContext) -> Verdict:
         """The first verdict that is not Continue, or Continue."""
-        for step in self.request:
-            verdict = await self._decide(step, step.policy.on_request, ctx)
-            if verdict is not CONTINUE:
-                return verdict
-        return CONTINUE
+        return await self._decide(self.request, ctx)
 
     async def on_answer(self, ctx: RequestContext, events: Sequence[AnswerEvent]) -> Sequence[AnswerEvent] | Reject:
         """The events as the policies let them pass, or the refusal that ends the answer."""
-        clock = self.services.clock.monotonic
+        step_s, clock = ctx.progress.step_s, self.services.clock.monotonic
+        began_s = clock()
         for step in self.answer:
-            began_s = clock()
+            passed: Sequence[AnswerEvent] | Continue | Reject
             try:
-                async with asyncio.timeout(step.settings.deadline_s):
-                    passed = await step.policy.on_answer(ctx, events)
+                passed = await _bounded(step.run(ctx, events), step.settings.deadline_s)
             except (DependencyError, TimeoutError) as error:
                 passed = self._failed(step, ctx, error)
-            ctx.timed(step.name, clock, began_s)
+            ended_s = clock()
+            step_s[step.name] = step_s.get(step.name, 0.0) + ended_s - began_s
+            began_s = ended_s
             if isinstance(passed, Reject):
                 self._count(step, passed)
                 if not step.shadow:
@@ -126,33 +119,36 @@ class Pipeline:
 
     async def on_close(self, ctx: RequestContext, termination: Termination) -> None:
         """Every finalizer runs, whatever happened to the one before it."""
-        for step in self.close:
+        remaining = list(reversed(self.close))
+        while remaining:
+            step = remaining[-1]
             try:
-                async with asyncio.timeout(CLOSE_DEADLINE_S):
-                    await step.policy.on_close(ctx, termination)
+                async with asyncio.timeout(CLOSE_DEADLINE_S):  # one timer for all, a new one after each that fails
+                    while remaining:
+                        step = remaining.pop()
+                        await step.run(ctx, termination)
             except Exception:  # accounting of one policy must not cost another its own
                 self.services.metrics.policy_failed(step.name)
                 _log.exception("finalizer %s failed", step.name, extra={"request_id": ctx.request_id})
-        for name, seconds in ctx.step_s.items():
-            self.services.metrics.policy_took(name, seconds)
+        self.services.metrics.policies_took(ctx.progress.step_s)
 
-    async def _decide(self, step: Step, decide: Callable[[RequestContext], Any], ctx: RequestContext) -> Verdict:
-        clock = self.services.clock.monotonic
+    async def _decide(self, steps: Sequence[Step], ctx: RequestContext) -> Verdict:
+        step_s, clock = ctx.progress.step_s, self.services.clock.monotonic
         began_s = clock()
-        verdict: Verdict
-        try:
-            if step.settings.deadline_s is None:
-                verdict = await decide(ctx)
-            else:
-                async with asyncio.timeout(step.settings.deadline_s):
-                    verdict = await decide(ctx)
-        except (DependencyError, TimeoutError) as error:
-            verdict = self._failed(step, ctx, error)
-        ctx.timed(step.name, clock, began_s)
-        if verdict is CONTINUE:
-            return CONTINUE
-        self._count(step, verdict)
-        return CONTINUE if step.shadow else verdict
+        for step in steps:
+            verdict: Verdict
+            try:
+                verdict = await _bounded(step.run(ctx), step.settings.deadline_s)
+            except (DependencyError, TimeoutError) as error:
+                verdict = self._failed(step, ctx, error)
+            ended_s = clock()
+            step_s[step.name] = step_s.get(step.name, 0.0) + ended_s - began_s
+            began_s = ended_s
+            if verdict is not CONTINUE:
+                self._count(step, verdict)
+                if not step.shadow:
+                    return verdict
+        return CONTINUE
 
     def _failed(self, step: Step, ctx: RequestContext, error: DependencyError | TimeoutError) -> Continue | Reject:
         """A dependency was lost or too slow: the policy's own failure mode says what follows."""
@@ -168,26 +164,30 @@ class Pipeline:
         self.services.metrics.verdict(step.name, type(verdict).__name__.lower(), step.settings.mode, reason)
 
 
+async def _bounded(work: Coroutine[Any, Any, T], deadline_s: float | None) -> T:
+    """The result of `work`. Raises TimeoutError when the deadline passes."""
+    if deadline_s is None:
+        return await work
+    async with asyncio.timeout(deadline_s):
+        return await work
+
+
 def build(settings: Mapping[str, PolicySettings], services: Services) -> Pipeline:
     """The pipeline of one configuration; a policy without a section has its defaults."""
     chosen = {name: settings.get(name) or policy.settings_type() for name, policy in POLICIES.items()}
-    steps = {
-        name: Step(name, POLICIES[name](own, services), own)
-        for name, own in chosen.items()
-        if own.mode is not PolicyMode.OFF
-    }
+    policies = {name: POLICIES[name](own, services) for name, own in chosen.items() if own.mode is not PolicyMode.OFF}
 
-    def phase(policies: Sequence[type[Policy]], protocol: type[Any]) -> tuple[Step, ...]:
-        present = tuple(steps[policy.name] for policy in policies if policy.name in steps)
-        for step in present:
-            if not isinstance(step.policy, protocol):
-                raise TypeError(f"{step.name} is listed in a phase for which it has no method")
-        return present
+    def phase(listed: Sequence[type[Policy]], method: str) -> tuple[Step, ...]:
+        names = [policy.name for policy in listed if policy.name in policies]
+        return tuple(
+            Step(name, getattr(policies[name], method), chosen[name], chosen[name].mode is PolicyMode.SHADOW)
+            for name in names
+        )
 
     return Pipeline(
         services,
-        phase(ON_HEAD, HeadPolicy),
-        phase(ON_REQUEST, RequestPolicy),
-        phase(ON_ANSWER, AnswerPolicy),
-        phase(ON_CLOSE, ClosePolicy),
+        phase(ON_HEAD, "on_head"),
+        phase(ON_REQUEST, "on_request"),
+        phase(ON_ANSWER, "on_answer"),
+        phase(ON_CLOSE, "on_close"),
     )

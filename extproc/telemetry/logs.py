@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import logging
-import os
 import sys
-from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
@@ -35,15 +33,3 @@ def configure(level: str) -> None:
     handler = logging.StreamHandler(sys.stdout)
     handler.setFormatter(JsonFormatter())
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
-
-
-def usage_writer(descriptor: int) -> Callable[[dict[str, Any]], None]:
-    """Writes each usage event as one line, at once: an event that was emitted survives the death of the process.
-
-    One `os.write` per line (some 5 us to a file), so that lines of several workers never mix.
-    """
-
-    def write(event: dict[str, Any]) -> None:
-        os.write(descriptor, orjson.dumps({"message": "usage", **event}, option=orjson.OPT_APPEND_NEWLINE))
-
-    return write

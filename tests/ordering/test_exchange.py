@@ -30,6 +30,7 @@ from extproc.exchange.messages import (
     StartAnswer,
     StartResponse,
     TrailersReply,
+    WholeResponse,
 )
 
 EVENTS: list[Event] = [
@@ -49,6 +50,7 @@ EFFECTS_TO_TRY: list[Effect] = [
     Respond(400),
     StartAnswer(200),
     StartResponse(),
+    WholeResponse(body=b"w"),
     Send(b"s"),
     End(b"e"),
 ]
@@ -72,15 +74,15 @@ def responding() -> Exchange:
 
 
 class TestRequest:
-    def test_headers_body_forward_in_that_order(self) -> None:
+    def test_headers_and_body_go_on_as_one_message(self) -> None:
         replies = complete_request(b"abc").send(Forward((("a", "b"),), ("c",), metadata={"m": 1}))
-        assert replies == [
-            HeadersReply(True, (("a", "b"),), ("c",), {"m": 1}),
-            BodyReply(True, b"abc", last=True),
-        ]
+        assert list(replies) == [HeadersReply(True, (("a", "b"),), ("c",), {"m": 1}, b"abc")]
 
     def test_a_new_body_replaces_the_buffered_one(self) -> None:
-        assert complete_request(b"abc").send(Forward(body=b"new"))[1] == BodyReply(True, b"new", last=True)
+        assert list(complete_request(b"abc").send(Forward(body=b"new"))) == [HeadersReply(True, body=b"new")]
+
+    def test_an_empty_body_stays_a_body(self) -> None:
+        assert list(complete_request(b"").send(Forward())) == [HeadersReply(True, body=b"")]
 
     def test_trailers_end_the_request_in_place_of_the_body(self) -> None:
         replies = complete_request(trailers=True).send(Forward())
@@ -89,7 +91,7 @@ class TestRequest:
     def test_a_request_without_body_is_headers_alone(self) -> None:
         exchange = Exchange(10)
         exchange.receive(RequestHeaders({}, last=True))
-        assert exchange.send(Forward()) == [HeadersReply(True)]
+        assert list(exchange.send(Forward())) == [HeadersReply(True)]
 
     def test_a_large_body_goes_in_pieces_of_which_only_the_last_is_last(self) -> None:
         body = bytes(2 * MAX_REPLY_BYTES + 1)
@@ -166,6 +168,29 @@ class TestResponse:
         assert exchange.send(End(b"cut"))[0] == BodyReply(False, b"cut", last=True)
         assert exchange.receive(ResponseBody(b"2")) is False
 
+    @pytest.mark.parametrize("trailers", [False, True])
+    def test_a_whole_response_is_replaced(self, trailers: bool) -> None:
+        exchange = complete_request()
+        exchange.send(Forward())
+        exchange.receive(ResponseHeaders({":status": "200"}))
+        exchange.receive(ResponseBody(b"1", last=not trailers))
+        if trailers:
+            exchange.receive(ResponseTrailers())
+        replies = list(exchange.send(WholeResponse(body=b"new", metadata={"m": 1})))
+        if trailers:
+            body = BodyReply(False, b"new", last=False)
+            assert replies == [HeadersReply(False, metadata={"m": 1}), body, TrailersReply(False)]
+        else:
+            assert replies == [HeadersReply(False, metadata={"m": 1}, body=b"new")]
+        assert exchange.finished
+
+    def test_a_response_is_not_replaced_before_it_has_ended(self) -> None:
+        exchange = complete_request()
+        exchange.send(Forward())
+        exchange.receive(ResponseHeaders({":status": "200"}))
+        with pytest.raises(ProtocolError):
+            exchange.send(WholeResponse())
+
     def test_a_response_may_be_replaced_until_its_head_is_out(self) -> None:
         exchange = complete_request()
         exchange.send(Forward())
@@ -225,7 +250,7 @@ class TestTables:
         replies: list[Reply] = []
         for step in steps:
             try:
-                if isinstance(step, Forward | Respond | StartAnswer | StartResponse | Send | End):
+                if isinstance(step, Forward | Respond | StartAnswer | StartResponse | WholeResponse | Send | End):
                     replies += exchange.send(step)
                 else:
                     exchange.receive(step)
@@ -242,6 +267,8 @@ class TestTables:
 
 
 def _ends_response(reply: Reply) -> bool:
+    if isinstance(reply, HeadersReply):
+        return reply.body is not None and not reply.of_request
     return isinstance(reply, AnswerBodyReply | BodyReply) and reply.last and not getattr(reply, "of_request", False)
 
 

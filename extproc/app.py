@@ -12,8 +12,9 @@ import functools
 import logging
 import os
 import signal
+import socket
 import sys
-from collections.abc import Callable, Coroutine
+from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any
 
@@ -94,8 +95,8 @@ class Worker:
         self._keys: Keys
         self._runtime: Runtime
 
-    async def run(self, ready: Callable[[], None]) -> None:
-        """Serve until SIGTERM or SIGINT; `ready` is called once streams are accepted."""
+    async def run(self, supervisor: socket.socket) -> None:
+        """Serve until SIGTERM or SIGINT, or until the supervisor is gone; tell it once streams are accepted."""
         config = configuration.load(self._path, pipeline.SETTINGS)
         logs.configure(config.telemetry.log_level)
         self._keys = Keys(config, self._clock)
@@ -106,8 +107,10 @@ class Worker:
         loop.add_signal_handler(signal.SIGTERM, stop.set)
         loop.add_signal_handler(signal.SIGINT, stop.set)
         loop.add_signal_handler(signal.SIGHUP, self._reload)
-        ready()
+        loop.add_reader(supervisor, stop.set)  # it never writes: this is its end
+        supervisor.send(b"1")
         await stop.wait()
+        loop.remove_reader(supervisor)
         await self._server.drain(config.service.drain_timeout_s)
         await self._tasks.finish(pipeline.CLOSE_DEADLINE_S)
         await self._keys.close()
@@ -151,16 +154,12 @@ def _load_tokenizer(model: ModelConfig) -> ModelTokenizer | None:
 
 
 def main() -> int:
-    """`python -m extproc.app CONFIG INDEX READY_FD`: one worker, started by the supervisor."""
-    path, index, ready_fd = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
+    """`python -m extproc.app CONFIG INDEX FD`: one worker. FD is the socket to its supervisor."""
+    path, index, line = Path(sys.argv[1]), int(sys.argv[2]), socket.socket(fileno=int(sys.argv[3]))
     pin_process()
 
-    def ready() -> None:
-        os.write(ready_fd, b"1")
-        os.close(ready_fd)
-
     async def run() -> None:  # a gRPC server belongs to the loop that runs while it is made
-        await Worker(path, index, os.environ[RUN_DIR]).run(ready)
+        await Worker(path, index, os.environ[RUN_DIR]).run(line)
 
     asyncio.run(run())
     return 0

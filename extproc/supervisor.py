@@ -11,6 +11,7 @@ import logging
 import os
 import shutil
 import signal
+import socket
 import sys
 import tempfile
 from pathlib import Path
@@ -65,19 +66,21 @@ class Worker:
             await asyncio.sleep(wait_s)
 
     async def _start(self) -> None:
-        reader, writer = os.pipe()
-        arguments = [sys.executable, "-m", "extproc.app", str(self._path), str(self._index), str(writer)]
+        # The worker writes one byte when it is ready, and leaves when it reads the end: its supervisor is gone.
+        ours, theirs = socket.socketpair()
+        arguments = [sys.executable, "-m", "extproc.app", str(self._path), str(self._index), str(theirs.fileno())]
         self._process = await asyncio.create_subprocess_exec(
-            *arguments, pass_fds=(writer,), stdin=asyncio.subprocess.DEVNULL
+            *arguments, pass_fds=(theirs.fileno(),), stdin=asyncio.subprocess.DEVNULL
         )
-        os.close(writer)
-        asyncio.get_running_loop().add_reader(reader, self._heard, reader)
+        theirs.close()
+        asyncio.get_running_loop().add_reader(ours, self._heard, ours)
 
-    def _heard(self, reader: int) -> None:
-        """One byte: it is ready. End of file: it is gone, or has no more to say."""
-        self.ready = bool(os.read(reader, 1)) or self.ready
-        asyncio.get_running_loop().remove_reader(reader)
-        os.close(reader)
+    def _heard(self, line: socket.socket) -> None:
+        if line.recv(1):
+            self.ready = True
+        else:
+            asyncio.get_running_loop().remove_reader(line)
+            line.close()
 
     def signal(self, number: signal.Signals) -> None:
         if self._process is not None and self._process.returncode is None:

@@ -86,7 +86,9 @@ def _config_type(policy_settings: tuple[tuple[str, type[PolicySettings]], ...]) 
         for name, settings in policy_settings
     }
     names = [name for name, _ in policy_settings]
-    policies = pydantic.create_model("Policies", __base__=Section, **fields)
+    policies = pydantic.create_model(
+        "Policies", __base__=Section, __doc__="The steps of a request's journey.", **fields
+    )
     as_mapping = Annotated[  # one object with fixed keys in the file and the schema, a mapping in the program
         policies,
         pydantic.AfterValidator(lambda sections: {name: getattr(sections, f"policy_{name}") for name in names}),

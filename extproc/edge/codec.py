@@ -38,6 +38,10 @@ from extproc.exchange.messages import (
 NAMESPACE = "extproc"
 """Dynamic metadata namespace."""
 
+DETAILS_PREFIX = "extproc."
+"""How Envoy's response code details begin where we answered; by it the generated configuration leaves our errors as
+they are, and rewrites only Envoy's own."""
+
 
 def decode(message: ProcessingRequest) -> Event:
     """Raises ProtocolError for a message that is none of the six, or a filter configured with other body modes."""
@@ -117,7 +121,7 @@ def _fill_immediate(immediate: ImmediateResponse, reply: ImmediateReply) -> None
     immediate.status.code = reply.status  # type: ignore[assignment]  # proto3 enums are open
     immediate.headers.MergeFromString(_mutation(reply.headers, ()))
     immediate.body = reply.body
-    immediate.details = reply.details
+    immediate.details = DETAILS_PREFIX + reply.details
 
 
 def _fill_answer(answer: StreamedImmediateResponse, reply: AnswerHeadersReply | AnswerBodyReply) -> None:

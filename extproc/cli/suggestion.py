@@ -1,7 +1,7 @@
 """What to type once the local stack runs: a curl and an openai snippet that work as they are."""
 
 from extproc.config.model import GatewayConfig
-from extproc.config.models import Operation
+from extproc.operation import Operation
 
 _TEXT = """\
 Try it:

@@ -3,21 +3,12 @@
 Must not know: how text is tokenised or a template is rendered; it only says which.
 """
 
-import enum
 from typing import Annotated, Any, Literal
 
 import pydantic
 
 from extproc.config.section import ExistingFile, Name, Section
-
-
-class Operation(enum.StrEnum):
-    """What a client can have a model do: the API it may call the model through."""
-
-    CHAT = "chat"
-    COMPLETIONS = "completions"
-    EMBEDDINGS = "embeddings"
-    INFER = "infer"
+from extproc.operation import Operation
 
 
 class TiktokenTokenizer(Section):

@@ -59,7 +59,7 @@ class OutlierDetection(Section):
     """How long the first ejection lasts; each further one lasts that much longer."""
 
     max_ejected_percent: Annotated[int, pydantic.Field(ge=0, le=100)] = 50
-    """At most this share of a cluster's endpoints is ejected at a time (one endpoint always may be)."""
+    """At most this share of a cluster's endpoints is ejected at a time (one may always be, if the pool has others)."""
 
 
 class CircuitBreaker(Section):

@@ -9,9 +9,10 @@ from collections.abc import Iterator, Mapping
 from extproc.config.address import TcpAddress
 from extproc.config.document import Key
 from extproc.config.model import GatewayConfig
-from extproc.config.models import Model, Operation, TiktokenTokenizer
+from extproc.config.models import Model, TiktokenTokenizer
 from extproc.config.policy import FailureMode
 from extproc.config.pools import DialectName, Pool
+from extproc.operation import Operation
 
 Finding = tuple[Key, str]
 

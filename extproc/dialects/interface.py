@@ -8,20 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import Protocol
 
 from extproc.dialects.answer import AnswerEvent
+from extproc.operation import Operation
 from extproc.rejection import Rejection
-
-
-class Operation(StrEnum):
-    """What is asked of a model; the values are the `operations` a model lists in gateway.yaml."""
-
-    CHAT = "chat"
-    COMPLETIONS = "completions"
-    EMBEDDINGS = "embeddings"
-    INFER = "infer"
 
 
 class InvalidRequest(Exception):

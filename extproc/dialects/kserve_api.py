@@ -18,13 +18,13 @@ from extproc.dialects.interface import (
     AnswerEncoder,
     AnswerIdentity,
     InferenceRequest,
-    Operation,
     RequestHead,
     TextSegment,
     TokenTotals,
 )
 from extproc.dialects.openai_validation import refuse
 from extproc.dialects.openai_wire import encode_json
+from extproc.operation import Operation
 from extproc.rejection import Rejection
 
 HEADER_LENGTH = "inference-header-content-length"

@@ -23,7 +23,6 @@ from extproc.dialects.decoding import (
 from extproc.dialects.interface import (
     AnswerDecoder,
     InferenceRequest,
-    Operation,
     UpstreamCall,
     UpstreamModel,
 )
@@ -32,6 +31,7 @@ from extproc.dialects.openai_pool import JSON_HEADERS
 from extproc.dialects.openai_requests import EmbeddingsRequest, inputs_of
 from extproc.dialects.openai_wire import encode_json
 from extproc.dialects.upstream_errors import rejection_of, triton_rejection
+from extproc.operation import Operation
 from extproc.rejection import Rejection, invalid_request
 
 _CARRIED = frozenset({"model", "input", "encoding_format", "user"})

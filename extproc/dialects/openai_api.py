@@ -10,7 +10,6 @@ from extproc.dialects.interface import (
     AnswerEncoder,
     AnswerIdentity,
     InferenceRequest,
-    Operation,
     RequestHead,
     TokenTotals,
 )
@@ -19,6 +18,7 @@ from extproc.dialects.openai_stream import OpenAiStreamEncoder
 from extproc.dialects.openai_validation import decode_object
 from extproc.dialects.openai_whole import OpenAiWholeEncoder
 from extproc.dialects.openai_wire import error_body
+from extproc.operation import Operation
 from extproc.rejection import Rejection
 
 _PREFIXES = {Operation.CHAT: "chatcmpl-", Operation.COMPLETIONS: "cmpl-", Operation.EMBEDDINGS: ""}

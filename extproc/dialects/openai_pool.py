@@ -23,13 +23,13 @@ from extproc.dialects.decoding import (
 from extproc.dialects.interface import (
     AnswerDecoder,
     InferenceRequest,
-    Operation,
     UpstreamCall,
     UpstreamModel,
 )
 from extproc.dialects.openai_requests import OpenAiRequest
 from extproc.dialects.sse import SseEvent
 from extproc.dialects.upstream_errors import rejection_of, status_in
+from extproc.operation import Operation
 from extproc.rejection import Rejection, invalid_request
 
 _PATHS = {

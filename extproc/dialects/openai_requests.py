@@ -12,8 +12,9 @@ from typing import Any
 import msgspec
 
 from extproc.dialects import openai_schema as schema
-from extproc.dialects.interface import Operation, TextSegment
+from extproc.dialects.interface import TextSegment
 from extproc.dialects.openai_validation import check, refuse
+from extproc.operation import Operation
 
 _ROLES = {"developer": "system", "function": "tool"}
 

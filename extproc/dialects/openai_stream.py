@@ -11,8 +11,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from extproc.dialects.answer import AnswerEvent, Delta, Done, Failed, Opaque, Origin, Usage
-from extproc.dialects.interface import AnswerIdentity, Operation, TokenTotals
+from extproc.dialects.interface import AnswerIdentity, TokenTotals
 from extproc.dialects.openai_wire import Renaming, encode_json, error_body, usage_object
+from extproc.operation import Operation
 
 _DONE = b"data: [DONE]\n\n"
 _NO_USAGE = b',"usage":null'

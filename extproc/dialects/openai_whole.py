@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from extproc.dialects.answer import AnswerEvent, Delta, Done, Embedding, Failed, Origin, Usage
-from extproc.dialects.interface import AnswerIdentity, Operation, TokenTotals
+from extproc.dialects.interface import AnswerIdentity, TokenTotals
 from extproc.dialects.openai_wire import (
     Renaming,
     encode_json,
@@ -23,6 +23,7 @@ from extproc.dialects.openai_wire import (
     merge_tool_calls,
     usage_object,
 )
+from extproc.operation import Operation
 
 
 class OpenAiWholeEncoder:

@@ -25,7 +25,6 @@ from extproc.dialects.decoding import (
 from extproc.dialects.interface import (
     AnswerDecoder,
     InferenceRequest,
-    Operation,
     UpstreamCall,
     UpstreamModel,
 )
@@ -33,6 +32,7 @@ from extproc.dialects.openai_pool import JSON_HEADERS
 from extproc.dialects.openai_requests import ChatRequest, CompletionRequest, OpenAiRequest, inputs_of
 from extproc.dialects.sse import SseEvent
 from extproc.dialects.upstream_errors import triton_rejection
+from extproc.operation import Operation
 from extproc.rejection import Rejection, invalid_request
 
 _SAMPLING = frozenset(

@@ -81,7 +81,7 @@ def _cluster(name: str, pool: Pool, cluster: pools.Cluster) -> Cluster:
         lb_policy=_POLICIES[pool.balancing],
         load_assignment=_endpoints(name, cluster),
         health_checks=[_health_check(pool)],
-        outlier_detection=_outlier_detection(pool.outlier_detection),
+        outlier_detection=_outlier_detection(pool),
         circuit_breakers=_circuit_breakers(pool.circuit_breaker),
         common_lb_config=ClusterCommonLbConfig(healthy_panic_threshold=Percent(value=0)),
         typed_extension_protocol_options={PROTOCOL_OPTIONS: Any.pack(_protocol(pool))},
@@ -140,7 +140,9 @@ def _health_check(pool: Pool) -> HealthCheck:
     )
 
 
-def _outlier_detection(outliers: pools.OutlierDetection) -> OutlierDetection:
+def _outlier_detection(pool: Pool) -> OutlierDetection:
+    outliers = pool.outlier_detection
+    others = sum(len(cluster.endpoints) for cluster in pool.clusters.values()) > 1
     return OutlierDetection(
         consecutive_5xx=outliers.consecutive_5xx,
         consecutive_gateway_failure=outliers.consecutive_5xx,
@@ -148,6 +150,8 @@ def _outlier_detection(outliers: pools.OutlierDetection) -> OutlierDetection:
         interval=wire.seconds(1),
         base_ejection_time=wire.seconds(outliers.ejection_s),
         max_ejection_percent=outliers.max_ejected_percent,
+        # The only endpoint of its cluster too, if another cluster can take over; not the only one of its pool.
+        always_eject_one_host=others,
         # A good answer to the health check is no proof: a Triton whose model process died still gives one.
         successful_active_health_check_uneject_host=False,
     )

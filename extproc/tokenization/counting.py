@@ -11,8 +11,9 @@ import json
 from extproc.config.models import ChatTemplate as TemplateConfig
 from extproc.config.models import HuggingfaceTokenizer, SentencepieceTokenizer, TiktokenTokenizer
 from extproc.config.models import Tokenizer as TokenizerConfig
-from extproc.dialects.interface import InferenceRequest, InvalidRequest, Operation
+from extproc.dialects.interface import InferenceRequest, InvalidRequest
 from extproc.dialects.openai_requests import ChatRequest, CompletionRequest, EmbeddingsRequest, inputs_of
+from extproc.operation import Operation
 from extproc.rejection import invalid_request
 from extproc.tokenization.encodings import BuiltInBpe, Encoding, HuggingFace, RankFile, SentencePiece
 from extproc.tokenization.jinja import JinjaTemplate, special_tokens_in

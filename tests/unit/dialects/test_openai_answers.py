@@ -13,7 +13,6 @@ from extproc.dialects.interface import (
     AnswerEncoder,
     AnswerIdentity,
     InferenceRequest,
-    Operation,
     RequestHead,
     TokenTotals,
 )
@@ -21,6 +20,7 @@ from extproc.dialects.openai_api import OpenAiApi
 from extproc.dialects.openai_whole import pack_vector, unpack_vector
 from extproc.dialects.registry import pool_dialect
 from extproc.dialects.sse import SseDecoder
+from extproc.operation import Operation
 from extproc.rejection import overloaded, upstream_failed
 
 IDENTITY = AnswerIdentity("77", 1700000000, "public")

@@ -137,3 +137,28 @@ def test_an_upstream_dying_mid_stream_breaks_the_stream_off(gateway: Gateway) ->
             return
         with pytest.raises(httpx.RemoteProtocolError):
             response.read()
+
+
+def test_an_upstream_that_answers_but_always_fails_is_ejected(own_gateway: Gateway) -> None:
+    own_gateway.change(own_gateway.text.replace("consecutive_5xx: 1000", "consecutive_5xx: 3, ejection_s: 60"))
+    clusters = "cluster_manager.cds.update_success"
+    assert wait_until(lambda: own_gateway.stat(clusters) > 1)
+    time.sleep(0.5)  # until the changed clusters have been checked and replace the old ones
+    for _ in range(20):
+        post(own_gateway, x_test_upstream="500")
+        post(own_gateway, x_test_upstream="500", x_test_pool="solo")
+    ejected = own_gateway.admin("/clusters?filter=demo/[ab]$")
+    assert "/failed_outlier_check" in ejected
+    # The only endpoint of a pool stays: nothing else could serve.
+    assert "/failed_outlier_check" not in own_gateway.admin("/clusters?filter=solo")
+
+
+def test_a_large_request_is_passed_on_whole_and_tried_again_whole(
+    gateway: Gateway, upstreams: tuple[EchoServer, EchoServer]
+) -> None:
+    body = b"x" * (5 * 1024 * 1024)
+    url = f"http://127.0.0.1:{gateway.port}/v1/x"
+    assert len(httpx.post(url, content=body, timeout=20).json()["body"]) == len(body)
+    before = sum(upstream.requests for upstream in upstreams)
+    assert httpx.post(url, content=body, headers={"x-test-upstream": "503"}, timeout=20).status_code == 503
+    assert sum(upstream.requests for upstream in upstreams) == before + 3

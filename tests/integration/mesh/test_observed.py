@@ -107,3 +107,12 @@ def test_a_trace_is_continued_as_its_caller_decided(traced_gateway: Gateway, col
 def test_a_request_without_a_trace_is_sampled_by_share(traced_gateway: Gateway) -> None:
     response = httpx.post(f"http://127.0.0.1:{traced_gateway.port}/v1/x", json={})
     assert dict(response.json()["headers"])["traceparent"].endswith("-00")
+
+
+def test_the_documented_fields_of_the_access_log_are_those_it_has(gateway: Gateway, client: httpx.Client) -> None:
+    entry = entry_of(gateway, client.post("/v1/x", json={}))
+    page = (pathlib.Path(__file__).parents[3] / "docs" / "envoy.md").read_text()
+    undocumented = {
+        name for name in entry if f"`{name}`" not in page and not name.endswith(("_ms", "_sent", "_received"))
+    }
+    assert undocumented == set()

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import functools
 import logging
 import os
 import signal
@@ -20,10 +19,9 @@ from typing import Any
 
 from prometheus_client import CollectorRegistry
 
-from extproc import config as configuration
+from extproc import gateway_file
 from extproc.clock import Clock
 from extproc.config.model import GatewayConfig
-from extproc.config.models import Model as ModelConfig
 from extproc.edge.server import Server, Write
 from extproc.errors import ConfigError
 from extproc.journey import Journey, Runtime
@@ -36,8 +34,6 @@ from extproc.telemetry import logs
 from extproc.telemetry.metrics import RUN_DIR, Metrics, pin_process
 from extproc.telemetry.open_exchanges import OpenExchanges, path_of
 from extproc.telemetry.usage import UsageLog
-from extproc.tokenization import ModelTokenizer
-from extproc.tokenization import load as load_tokenizer
 
 _log = logging.getLogger(__name__)
 
@@ -90,14 +86,12 @@ class Worker:
         self._tasks = Tasks()
         self._usage = UsageLog(sys.stdout.fileno(), OpenExchanges(path_of(run_dir, index)))
         self._server = Server(self._open, self._metrics.protocol_error)
-        # Tokenizers take long to load and belong to no version: equal settings share one across reloads.
-        self._tokenizer = functools.lru_cache(maxsize=64)(_load_tokenizer)
         self._keys: Keys
         self._runtime: Runtime
 
     async def run(self, supervisor: socket.socket) -> None:
         """Serve until SIGTERM or SIGINT, or until the supervisor is gone; tell it once streams are accepted."""
-        config = configuration.load(self._path, pipeline.SETTINGS)
+        config = gateway_file.load(self._path)
         logs.configure(config.telemetry.log_level)
         self._keys = Keys(config, self._clock)
         self._runtime = self._build(config)
@@ -120,7 +114,7 @@ class Worker:
 
     def _build(self, config: GatewayConfig) -> Runtime:
         services = Services(
-            catalog=catalog.build(config, self._tokenizer),
+            catalog=catalog.build(config),
             keys=self._keys.cache,
             metrics=self._metrics,
             usage=self._usage,
@@ -133,7 +127,7 @@ class Worker:
     def _reload(self) -> None:
         """Take up the file as it is now; if it is bad, the configuration in force stays."""
         try:
-            config = configuration.load(self._path, pipeline.SETTINGS)
+            config = gateway_file.load(self._path)
         except ConfigError as error:
             self._metrics.reloaded("refused")
             _log.error("new configuration refused", extra={"problems": [str(p) for p in error.problems]})
@@ -147,10 +141,6 @@ class Worker:
     async def _retire(self, keys: Keys, timeout_s: float) -> None:
         await asyncio.sleep(2 * timeout_s)  # exchanges that began before are identified by then
         await keys.close()
-
-
-def _load_tokenizer(model: ModelConfig) -> ModelTokenizer | None:
-    return None if model.tokenizer is None else load_tokenizer(model.tokenizer, model.chat_template)
 
 
 def main() -> int:

@@ -19,7 +19,7 @@ from typing import Any
 
 from prometheus_client import multiprocess
 
-from extproc import config as configuration
+from extproc import gateway_file
 from extproc.admin.server import start_admin
 from extproc.config.model import GatewayConfig
 from extproc.errors import ConfigError
@@ -146,7 +146,7 @@ class Supervisor:
     def _reload(self) -> None:
         """Have the workers take up the file, if it is good."""
         try:
-            config = configuration.load(self._path, pipeline.SETTINGS)
+            config = gateway_file.load(self._path)
         except ConfigError as error:
             _log.error("new configuration refused", extra={"problems": [str(p) for p in error.problems]})
             return
@@ -167,7 +167,7 @@ def _fingerprint(path: Path) -> tuple[int, int, int] | None:
 
 def serve(config_path: Path) -> int:
     """Run the service until it is told to stop. Raises ConfigError for a bad configuration."""
-    config = configuration.load(config_path, pipeline.SETTINGS)
+    config = gateway_file.load(config_path)
     logs.configure(config.telemetry.log_level)
     run_dir = tempfile.mkdtemp(prefix="extproc-")
     os.environ[RUN_DIR] = run_dir

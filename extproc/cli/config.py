@@ -23,10 +23,9 @@ def add_commands(commands: "Commands") -> None:
 
 
 def _check(arguments: argparse.Namespace) -> int:
-    from extproc import config
-    from extproc.policies import pipeline
+    from extproc import gateway_file
 
-    loaded = config.load(arguments.file, pipeline.SETTINGS)
+    loaded = gateway_file.load(arguments.file)
     print(f"{arguments.file}: valid, version {loaded.version}")
     return 0
 
@@ -40,8 +39,7 @@ def _schema(arguments: argparse.Namespace) -> int:
 
 
 def _envoy(arguments: argparse.Namespace) -> int:
-    from extproc import config, mesh
-    from extproc.policies import pipeline
+    from extproc import gateway_file, mesh
 
-    print(mesh.bootstrap_yaml(config.load(arguments.file, pipeline.SETTINGS)), end="")
+    print(mesh.bootstrap_yaml(gateway_file.load(arguments.file)), end="")
     return 0

@@ -10,7 +10,7 @@ import os
 import pathlib
 import types
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Annotated, Any
 
 import pydantic
@@ -20,15 +20,23 @@ from extproc.config import document
 from extproc.config.document import Document, Key, key_text
 from extproc.config.model import GatewayConfig
 from extproc.config.policy import PolicySettings
-from extproc.config.references import broken_references
+from extproc.config.references import Finding, broken_references
 from extproc.config.section import Section
 from extproc.errors import ConfigError, Problem
 
 PolicyTypes = Mapping[str, type[PolicySettings]]
+Check = Callable[[GatewayConfig], Iterable[Finding]]
 
 
-def load(path: pathlib.Path, policy_settings: PolicyTypes, env: Mapping[str, str] | None = None) -> GatewayConfig:
+def load(
+    path: pathlib.Path,
+    policy_settings: PolicyTypes,
+    env: Mapping[str, str] | None = None,
+    checks: Sequence[Check] = (),
+) -> GatewayConfig:
     """The configuration in the file at `path`; `env` is the process's own environment unless given.
+
+    `checks` find what only others than this package can know to be wrong.
 
     Raises ConfigError, also for a file that can't be read.
     """
@@ -42,7 +50,7 @@ def load(path: pathlib.Path, policy_settings: PolicyTypes, env: Mapping[str, str
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
         raise ConfigError((Problem(str(path), line, "", "the file is not UTF-8"),)) from None
-    return parse(text, policy_settings, env, source=str(path), base=path.parent)
+    return parse(text, policy_settings, env, source=str(path), base=path.parent, checks=checks)
 
 
 def parse(
@@ -52,6 +60,7 @@ def parse(
     *,
     source: str = "gateway.yaml",
     base: pathlib.Path | None = None,
+    checks: Sequence[Check] = (),
 ) -> GatewayConfig:
     """The configuration in `text`; files that it names are relative to `base`. Raises ConfigError."""
     read = document.read(text, source, os.environ if env is None else env)
@@ -62,9 +71,8 @@ def parse(
     except pydantic.ValidationError as error:
         problems = [_problem(detail, model, read, source) for detail in error.errors(include_url=False)]
     else:
-        problems = [
-            Problem(source, read.line_of(key), key_text(key), message) for key, message in broken_references(config)
-        ]
+        findings = list(broken_references(config)) or [finding for check in checks for finding in check(config)]
+        problems = [Problem(source, read.line_of(key), key_text(key), message) for key, message in findings]
         if not problems:
             return config
     raise ConfigError(tuple(sorted(problems, key=lambda problem: (problem.line, problem.key))))

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
+from extproc import tokenization
 from extproc.config.model import GatewayConfig
 from extproc.config.models import Model as ModelConfig
 from extproc.dialects.interface import PoolDialect, UpstreamModel
@@ -49,10 +50,12 @@ class Catalog:
     pools: Mapping[str, Pool]
 
 
-def build(config: GatewayConfig, load_tokenizer: Callable[[ModelConfig], ModelTokenizer | None]) -> Catalog:
-    """The catalog of one configuration; `load_tokenizer` may keep tokenizers across configurations."""
+def build(config: GatewayConfig) -> Catalog:
+    """The catalog of one configuration."""
     pools = {name: Pool(name, pool_dialect(pool.dialect), pool.model) for name, pool in config.pools.items()}
-    models = {
-        name: Model(name, model, pools[model.pool], load_tokenizer(model)) for name, model in config.models.items()
-    }
+    models = {name: Model(name, model, pools[model.pool], _tokenizer(model)) for name, model in config.models.items()}
     return Catalog(models, pools)
+
+
+def _tokenizer(model: ModelConfig) -> ModelTokenizer | None:
+    return None if model.tokenizer is None else tokenization.load(model.tokenizer, model.chat_template)

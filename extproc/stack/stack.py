@@ -15,11 +15,9 @@ from collections.abc import Callable, Sequence
 
 import envoy
 
-from extproc import config as configuration
-from extproc import mesh
+from extproc import gateway_file, mesh
 from extproc.config.model import GatewayConfig, Tier
 from extproc.inference import minilm
-from extproc.policies import pipeline
 from extproc.stack import artifact, redis, triton
 from extproc.stack.guardian import Guardian
 from extproc.stack.ports import Ports
@@ -176,7 +174,7 @@ class Stack:
         return created.text
 
     def _load_config(self) -> GatewayConfig:
-        return configuration.load(self.settings.config, pipeline.SETTINGS, self._child_environment)
+        return gateway_file.load(self.settings.config, self._child_environment)
 
     def _new_guardian(self) -> Guardian:
         guardian = Guardian()

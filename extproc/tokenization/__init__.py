@@ -4,6 +4,6 @@ Owns tokenizers (`encodings`), chat templates (`templates`, `jinja`) and countin
 beyond reading the files a model's configuration names, nor what a count is used for.
 """
 
-from extproc.tokenization.counting import ModelTokenizer, load
+from extproc.tokenization.counting import ACCOUNTED, ModelTokenizer, load
 
-__all__ = ["ModelTokenizer", "load"]
+__all__ = ["ACCOUNTED", "ModelTokenizer", "load"]

@@ -6,6 +6,7 @@ texts in a thread, and the event loop goes on meanwhile.
 
 from __future__ import annotations
 
+import functools
 import json
 
 from extproc.config.models import ChatTemplate as TemplateConfig
@@ -91,7 +92,16 @@ def _media_parts(request: ChatRequest) -> int:
 
 
 def load(tokenizer: TokenizerConfig, template: TemplateConfig | None) -> ModelTokenizer:
-    """Read the files that a model's configuration names. Raises ValueError for one that is not what it should be."""
+    """Read the files that a model's configuration names. Raises ValueError for one that is not what it should be.
+
+    While these files stay as they are, equal settings give the same tokenizer again: loading takes up to 0.2 s.
+    """
+    files = (getattr(tokenizer, "file", None), getattr(template, "file", None))
+    return _load(tokenizer, template, tuple(file.stat().st_mtime_ns for file in files if file is not None))
+
+
+@functools.lru_cache(maxsize=64)
+def _load(tokenizer: TokenizerConfig, template: TemplateConfig | None, changed_ns: tuple[int, ...]) -> ModelTokenizer:
     if template is None or template == ACCOUNTED:
         return ModelTokenizer(_encoding(tokenizer, frozenset()), None)
     if isinstance(template, str):

@@ -32,7 +32,6 @@ from extproc.stores.keys import KeyHasher, KeyStore
 from extproc.telemetry.metrics import Metrics
 from extproc.telemetry.open_exchanges import OpenExchanges
 from extproc.telemetry.usage import UsageLog
-from extproc.tokenization import load as load_tokenizer
 from tests.benchmarks.rig import KEY, SECRET, Rig, chat_request
 from tests.benchmarks.upstream import COMPLETION
 
@@ -47,7 +46,7 @@ def runtime(directory: Path) -> Runtime:
     hasher = KeyHasher(SECRET.encode())
     store = KeyStore(config.redis.url.get_secret_value(), hasher, 0.1)
     services = Services(
-        catalog=catalog.build(config, lambda m: load_tokenizer(m.tokenizer, m.chat_template) if m.tokenizer else None),
+        catalog=catalog.build(config),
         keys=CachedKeys(store, hasher, config.keys.static, Clock()),
         metrics=Metrics(CollectorRegistry()),
         usage=UsageLog(os.open(os.devnull, os.O_WRONLY), OpenExchanges(directory / "table")),

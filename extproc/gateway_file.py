@@ -1,0 +1,32 @@
+"""gateway.yaml read as this program means it: with the settings of the policies it has and the tokenizers it knows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from extproc import config, tokenization
+from extproc.config.document import Key
+from extproc.config.model import GatewayConfig
+from extproc.config.pools import DialectName
+from extproc.policies import pipeline
+
+
+def load(path: Path, env: Mapping[str, str] | None = None) -> GatewayConfig:
+    """The configuration, everything checked that can be without a network. Raises ConfigError."""
+    return config.load(path, pipeline.SETTINGS, env, checks=(_tokenizers,))
+
+
+def _tokenizers(checked: GatewayConfig) -> Iterator[tuple[Key, str]]:
+    for name, model in checked.models.items():
+        if model.tokenizer is None:
+            continue
+        rendered_here = checked.pools[model.pool].dialect is DialectName.TRITON_GENERATE
+        if rendered_here and model.chat_template == tokenization.ACCOUNTED:
+            yield ("models", name, "chat_template"), "only counts; this pool's servers need the rendered prompt"
+        for key, template in (("tokenizer", None), ("chat_template", model.chat_template)):
+            try:
+                tokenization.load(model.tokenizer, template)
+            except ValueError as error:
+                yield ("models", name, key), str(error)
+                break

@@ -1,0 +1,58 @@
+"""gateway.yaml as the whole program reads it: what the configuration package alone can't know to be wrong."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from extproc import gateway_file
+from extproc.errors import ConfigError
+
+CONFIG = """
+keys: {{hash_secret: a-secret-of-enough-letters}}
+models:
+  chatty:
+    pool: here
+    operations: [chat]
+    tokenizer: {tokenizer}
+    chat_template: {template}
+    context_window: 100
+pools:
+  here: {{dialect: triton-generate, model: m, clusters: {{one: {{endpoints: ["127.0.0.1:8000"]}}}}}}
+"""
+
+
+def problems(directory: Path, tokenizer: str, template: str) -> list[tuple[int, str]]:
+    path = directory / "gateway.yaml"
+    path.write_text(CONFIG.format(tokenizer=tokenizer, template=template))
+    try:
+        gateway_file.load(path)
+    except ConfigError as error:
+        return [(problem.line, problem.key) for problem in error.problems]
+    return []
+
+
+def test_a_good_one(tmp_path: Path) -> None:
+    assert problems(tmp_path, "{type: tiktoken, encoding: cl100k_base}", "chatml") == []
+
+
+@pytest.mark.parametrize("template", ["openai", "nonesuch", "{file: broken.jinja}"])
+def test_a_template_that_cannot_render_here(tmp_path: Path, template: str) -> None:
+    (tmp_path / "broken.jinja").write_text("{% for message in %}")
+    found = problems(tmp_path, "{type: tiktoken, encoding: cl100k_base}", template)
+    assert found == [(8, "models.chatty.chat_template")]
+
+
+def test_a_tokenizer_that_is_none(tmp_path: Path) -> None:
+    (tmp_path / "tokenizer.json").write_text('{"not": "a tokenizer"}')
+    found = problems(tmp_path, "{type: huggingface, file: tokenizer.json}", "chatml")
+    assert found == [(7, "models.chatty.tokenizer")]
+
+
+def test_a_mended_file_is_read_again(tmp_path: Path) -> None:
+    template = tmp_path / "own.jinja"
+    template.write_text("{% for message in %}")
+    assert problems(tmp_path, "{type: tiktoken, encoding: cl100k_base}", "{file: own.jinja}")
+    template.write_text("{% for message in messages %}{{ message.content }}{% endfor %}")
+    assert problems(tmp_path, "{type: tiktoken, encoding: cl100k_base}", "{file: own.jinja}") == []

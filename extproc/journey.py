@@ -27,6 +27,7 @@ from extproc.dialects.interface import (
     ClientApi,
     InvalidRequest,
     RequestHead,
+    Route,
 )
 from extproc.dialects.registry import error_body, resolve
 from extproc.exchange.machine import Exchange
@@ -205,7 +206,10 @@ class Journey:
     # The response.
 
     async def _on_response_head(self, event: ResponseHeaders) -> None:
-        ctx = self._context()
+        if self._ctx is None:  # a request that Envoy refused before any filter saw it
+            self._ctx = RequestContext(RequestHead("", "", {}), self._clock.monotonic(), self._clock.wall())
+            self._ctx.route = Route()
+        ctx = self._ctx
         ctx.progress.status = status = int(event.headers.get(":status", "0"))
         pool = ctx.pool
         if not self._exchange.forwarded or pool is None:
@@ -334,7 +338,7 @@ class Journey:
             await self._write(reply)
 
     def _context(self) -> RequestContext:
-        assert self._ctx is not None, "the exchange machine lets nothing come before the request's headers"
+        assert self._ctx is not None, "the exchange machine lets nothing come before a message's headers"
         return self._ctx
 
     def _api(self) -> ClientApi:

@@ -8,14 +8,14 @@ another format than OpenAI's ignore `raw` and `Origin`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
+
+from msgspec import Struct
 
 from extproc.rejection import Rejection
 
 
-@dataclass(frozen=True, slots=True)
-class Origin:
+class Origin(Struct, frozen=True):
     """What the upstream called the answer (its id and model), ahead of the first piece; policies may ignore it.
 
     An answer that came as one JSON body carries that body and the events read from it (`parts`): if those very
@@ -28,8 +28,7 @@ class Origin:
     parts: tuple[AnswerEvent, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Delta:
+class Delta(Struct, frozen=True):
     """One piece of one choice: text, reasoning, tool-call fragments, and the finish reason with the last piece.
 
     A whole (non-streamed) answer is one Delta per choice. `tool_calls` and `logprobs` are the OpenAI chat shapes,
@@ -46,8 +45,7 @@ class Delta:
     raw: bytes | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Embedding:
+class Embedding(Struct, frozen=True):
     """One embedding vector, for the input at `index`; floats, or base64 of little-endian float32 when `encoded`."""
 
     index: int
@@ -56,8 +54,7 @@ class Embedding:
     raw: bytes | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Usage:
+class Usage(Struct, frozen=True):
     """Tokens as the upstream reports them (cumulative: the last one wins). None: it did not say."""
 
     prompt_tokens: int | None
@@ -66,23 +63,20 @@ class Usage:
     raw: bytes | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Opaque:
+class Opaque(Struct, frozen=True):
     """Bytes that pass through unread: keep-alive comments, chunks without choices, KServe tensors. Only an encoder of
     the format they came in writes them."""
 
     raw: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Failed:
+class Failed(Struct, frozen=True):
     """The upstream failed, perhaps after a 200 and some tokens. Nothing follows."""
 
     rejection: Rejection
 
 
-@dataclass(frozen=True, slots=True)
-class Done:
+class Done(Struct, frozen=True):
     """The answer ended in the way its protocol ends one. Without it the stream was truncated."""
 
 

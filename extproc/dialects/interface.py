@@ -7,8 +7,9 @@ Pure functions over bytes: nothing here does I/O.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Protocol
+
+from msgspec import Struct
 
 from extproc.dialects.answer import AnswerEvent
 from extproc.operation import Operation
@@ -23,8 +24,7 @@ class InvalidRequest(Exception):
         self.rejection = rejection
 
 
-@dataclass(frozen=True, slots=True)
-class RequestHead:
+class RequestHead(Struct, frozen=True):
     """Method, path (with query) and headers of the client's request; header names in lower case."""
 
     method: str
@@ -32,8 +32,7 @@ class RequestHead:
     headers: dict[str, str]
 
 
-@dataclass(slots=True)
-class TextSegment:
+class TextSegment(Struct):
     """One piece of text a client sent: `role` is system, user, assistant, tool or input (prompts, embeddings).
 
     `locator` is opaque to everyone but the request that made it; it says where `replace_texts` puts new text.
@@ -65,8 +64,7 @@ class InferenceRequest(Protocol):
         """Put changed texts back where they came from."""
 
 
-@dataclass(frozen=True, slots=True)
-class UpstreamModel:
+class UpstreamModel(Struct, frozen=True):
     """What a dialect needs to know to encode a request: upstream name, output cap when the client set none, and how
     to render a chat into one prompt string (None: the upstream applies its own template)."""
 
@@ -75,8 +73,7 @@ class UpstreamModel:
     render_chat: Callable[[InferenceRequest], str] | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class UpstreamCall:
+class UpstreamCall(Struct, frozen=True):
     """The request as the pool gets it. `body` None: the client's bytes go on unchanged."""
 
     path: str
@@ -105,8 +102,7 @@ class AnswerEncoder(Protocol):
         """Bytes to send now; a non-streamed answer gives all of them with `Done`."""
 
 
-@dataclass(frozen=True, slots=True)
-class AnswerIdentity:
+class AnswerIdentity(Struct, frozen=True):
     """What a client sees of an answer besides its content. `id` is the gateway's own; an encoder puts before it what
     its API wants there (`chatcmpl-`)."""
 
@@ -115,8 +111,7 @@ class AnswerIdentity:
     model: str
 
 
-@dataclass(slots=True)
-class TokenTotals:
+class TokenTotals(Struct):
     """What the gateway counted or believes at the end; an encoder asks for it when the upstream sent no usage."""
 
     prompt_tokens: int = 0
@@ -153,8 +148,7 @@ class PoolDialect(Protocol):
         """A decoder for one response. A status >= 400 decodes to `Failed` with the upstream's message."""
 
 
-@dataclass(frozen=True, slots=True)
-class Route:
+class Route(Struct, frozen=True):
     """What a method and path mean: a client API, or the list of models, or nothing we serve."""
 
     api: ClientApi | None = None

@@ -54,25 +54,27 @@ class Renaming:
     def __init__(self, identity: AnswerIdentity, origin: Origin) -> None:
         names = ((b'"id"', origin.id, identity.id), (b'"model"', origin.model, identity.model))
         self._names = [
-            (
-                re.compile(re.escape(key) + rb"\s*:\s*" + re.escape(encode_json(old))),
-                key + b":" + encode_json(new),
-            )
-            for key, old, new in names
-            if old and old != new
+            (key, encode_json(old), key + b":" + encode_json(new)) for key, old, new in names if old and old != new
         ]
         self._known: list[bytes | None] = [None] * len(self._names)
 
     def apply(self, raw: bytes) -> bytes:
-        for position, (pattern, new) in enumerate(self._names):
+        for position, (key, value, new) in enumerate(self._names):
             old = self._known[position]
             if old is None or old not in raw:
-                match = pattern.search(raw)
-                if match is None:
-                    continue
-                old = self._known[position] = match[0]
-            raw = raw.replace(old, new, 1)
+                old = self._known[position] = _member(raw, key, value)
+            if old is not None:
+                raw = raw.replace(old, new, 1)
         return raw
+
+
+def _member(raw: bytes, key: bytes, value: bytes) -> bytes | None:
+    """A key and its value as `raw` writes them. Every answer has another id, so a pattern is the last resort."""
+    for usual in (key + b":" + value, key + b": " + value):
+        if usual in raw:
+            return usual
+    match = re.search(re.escape(key) + rb"\s*:\s*" + re.escape(value), raw)
+    return None if match is None else match[0]
 
 
 def merge_tool_calls(calls: list[dict[str, Any]], fragments: Iterable[dict[str, Any]]) -> None:

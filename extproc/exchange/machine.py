@@ -13,8 +13,9 @@ apart: `_arrived` is how far Envoy has come, `_said` how far we have come.
                HOLDING | FORWARDED -> FINISHED                       (we answer, whole)
                HOLDING -> ANSWERING -> FINISHED                      (we answer, as a stream)
 
-Envoy's own errors (a 408 for a slow body, a 503 for no upstream) are responses like any other and may come at any time
-after the request's headers. Events that come after FINISHED are swallowed: Envoy had already sent them.
+Envoy's own errors (a 408 for a slow body, a 503 for no upstream) are responses like any other and may come at any time,
+even first: for a request that was too malformed for the filter chain to see. Events that come after FINISHED are
+swallowed: Envoy had already sent them.
 """
 
 from __future__ import annotations
@@ -77,6 +78,7 @@ _A = Arrived
 # (where Envoy is, what it sends now) -> (where it is if more follows, where it is if that was the last).
 ARRIVALS: dict[tuple[Arrived, type[Event]], tuple[Arrived, Arrived]] = {
     (_A.START, RequestHeaders): (_A.REQUEST_BODY, _A.REQUEST_ENDED),
+    (_A.START, ResponseHeaders): (_A.RESPONSE_BODY, _A.RESPONSE_ENDED),
     (_A.REQUEST_BODY, RequestBody): (_A.REQUEST_BODY, _A.REQUEST_ENDED),
     (_A.REQUEST_BODY, RequestTrailers): (_A.REQUEST_ENDED, _A.REQUEST_ENDED),
     (_A.REQUEST_BODY, ResponseHeaders): (_A.RESPONSE_BODY, _A.RESPONSE_ENDED),

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import Any
+
+from msgspec import Struct, field
 
 from extproc.dialects.interface import InferenceRequest, RequestHead, Route, TokenTotals
 from extproc.principal import ANONYMOUS, Principal
 from extproc.routing.catalog import Model, Pool
 
 
-@dataclass(slots=True)
-class Progress:
+class Progress(Struct):
     """How far the exchange has come. Written by the journey, but for `totals` and `text`: those are count_tokens's.
 
     Times are monotonic seconds. `step_s` is the time spent in each policy so far.
@@ -21,10 +21,10 @@ class Progress:
     overhead_s: float = 0.0
     first_bytes_s: float | None = None
     last_bytes_s: float | None = None
-    text: list[str] = field(default_factory=list)
+    text: list[str] = []
     totals: TokenTotals = field(default_factory=TokenTotals)
     upstream_usage: bool = False
-    step_s: dict[str, float] = field(default_factory=dict)
+    step_s: dict[str, float] = {}
 
 
 class RequestContext:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from collections.abc import Sequence
 from typing import Any
 
 import pytest
+from msgspec import structs
 
 from extproc.dialects import openai_api
 from extproc.dialects.answer import AnswerEvent, Delta, Done, Failed, Origin, Usage
@@ -80,7 +80,7 @@ def test_only_id_and_model_are_rewritten(recording: Recording) -> None:
 def test_answers_written_anew_mean_the_same(recording: Recording) -> None:
     api, request = parse(recording)
     events = [event for event in decode(recording, request) if not isinstance(event, Origin)]
-    anew = [dataclasses.replace(event, raw=None) if isinstance(event, Delta | Usage) else event for event in events]
+    anew = [structs.replace(event, raw=None) if isinstance(event, Delta | Usage) else event for event in events]
     encoded = api.encoder(request, identity_of(decode(recording, request)), TokenTotals()).encode(anew)
     assert meaning(encoded, request) == meaning(recording.answer, request)
 

@@ -88,6 +88,7 @@ class Journey:
         self._decoder: AnswerDecoder | None = None
         self._encoder: AnswerEncoder | None = None
         self._done = False
+        self._ending = Termination.CANCELLED
         self._closed = False
         runtime.pipeline.services.metrics.in_flight.inc()
 
@@ -124,8 +125,8 @@ class Journey:
             await self._on_response_data(b"", True)
 
     def cancel(self) -> None:
-        """Envoy gave the stream up before its end: the client left, or the upstream's connection broke mid-stream."""
-        self._close(Termination.CANCELLED)
+        """Envoy gave the stream up. Before its end: the client left, or the upstream's connection broke mid-stream."""
+        self._close(self._ending)
 
     def fail(self) -> None:
         """A bug of ours, or a contract that Envoy broke."""
@@ -262,8 +263,8 @@ class Journey:
             self._note_bytes(ctx)
         if ended and not self._exchange.responding:
             metadata = facts_known_at_end(ctx, Termination.COMPLETED)
-            await self._send(WholeResponse(self._response_headers(ctx), _NOT_OURS, data, metadata))
-            self._close(Termination.COMPLETED)
+            whole = WholeResponse(self._response_headers(ctx), _NOT_OURS, data, metadata)
+            await self._finish(whole, Termination.COMPLETED)
         elif ended:
             await self._end(data, Termination.COMPLETED)
         elif data:
@@ -315,12 +316,17 @@ class Journey:
         ctx = self._context()
         ctx.progress.status = status
         metadata = facts_known_at_forward(ctx) | facts_known_at_end(ctx, termination)
-        await self._send(Respond(status, (*headers, *self._own_headers(ctx)), body, metadata, ctx.reason))
-        self._close(termination)
+        respond = Respond(status, (*headers, *self._own_headers(ctx)), body, metadata, ctx.reason)
+        await self._finish(respond, termination)
 
     async def _end(self, data: bytes, termination: Termination) -> None:
         ctx = self._context()
-        await self._send(End(data, facts_known_at_end(ctx, termination)))
+        await self._finish(End(data, facts_known_at_end(ctx, termination)), termination)
+
+    async def _finish(self, effect: Effect, termination: Termination) -> None:
+        # Known before it is said: Envoy may give the stream up, and cancel us, as soon as it has the last reply.
+        self._ending = termination
+        await self._send(effect)
         self._close(termination)
 
     def _own_headers(self, ctx: RequestContext) -> list[tuple[str, str]]:

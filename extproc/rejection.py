@@ -70,6 +70,18 @@ def model_not_found(model: str) -> Rejection:
     )
 
 
+def model_version_not_found(model: str, version: str) -> Rejection:
+    """404: the model is there, this version of it is not."""
+    return Rejection(
+        404,
+        "invalid_request_error",
+        "model_not_found",
+        f"The model `{model}` has no version {version}.",
+        "model",
+        reason="model_not_found",
+    )
+
+
 def unknown_path(method: str, path: str) -> Rejection:
     """404: nothing is served at this path."""
     return Rejection(

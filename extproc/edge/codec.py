@@ -5,6 +5,8 @@ from __future__ import annotations
 import functools
 from collections.abc import Mapping
 
+from google.protobuf.struct_pb2 import Struct
+
 from extproc._pb.envoy.config.core.v3.base_pb2 import HeaderValue, HeaderValueOption
 from extproc._pb.envoy.extensions.filters.http.ext_proc.v3.processing_mode_pb2 import ProcessingMode
 from extproc._pb.envoy.service.ext_proc.v3.external_processor_pb2 import (
@@ -156,9 +158,16 @@ def _value(text: str) -> bytes:
 
 
 def _fill_metadata(message: ProcessingResponse, metadata: Mapping[str, str | int | float | bool]) -> None:
-    fields = message.dynamic_metadata.fields[NAMESPACE].struct_value.fields
+    struct = message.dynamic_metadata.fields[NAMESPACE].struct_value
+    struct.MergeFromString(b"".join([_text_field(n, v) for n, v in metadata.items() if isinstance(v, str)]))
     for name, value in metadata.items():
-        if isinstance(value, str):
-            fields[name].string_value = value
-        else:
-            fields[name].number_value = value
+        if not isinstance(value, str):
+            struct.fields[name].number_value = value
+
+
+@functools.lru_cache(maxsize=4096)
+def _text_field(name: str, value: str) -> bytes:
+    """Serialized, for names of principals, models and pools come again and again."""
+    struct = Struct()
+    struct.fields[name].string_value = value
+    return struct.SerializeToString()

@@ -89,7 +89,9 @@ def connection_manager(config: GatewayConfig) -> HttpConnectionManager:
             max_headers_count=_MAX_HEADERS,
             headers_with_underscores_action=HttpProtocolOptionsHeadersWithUnderscoresAction.DROP_HEADER,
         ),
-        http_protocol_options=Http1ProtocolOptions(enable_trailers=True),
+        # A client's trailers mean nothing here. With a body that the service has held back and then replaced, they make
+        # the router send it twice where it keeps it for retries (Envoy 1.40), so none are read.
+        http_protocol_options=Http1ProtocolOptions(enable_trailers=False),
         http2_protocol_options=_http2(gateway),
     )
 

@@ -17,10 +17,13 @@ from envoy_data_plane.envoy.config.cluster.v3 import (
 )
 from envoy_data_plane.envoy.config.common.mutation_rules.v3 import HeaderMutationRules
 from envoy_data_plane.envoy.config.core.v3 import (
+    GrpcService,
     HealthCheck,
     HealthCheckGrpcHealthCheck,
     Http2ProtocolOptions,
     KeepaliveSettings,
+    RetryPolicy,
+    RetryPolicyRetryHostPredicate,
     TypedExtensionConfig,
 )
 from envoy_data_plane.envoy.config.endpoint.v3 import (
@@ -40,6 +43,7 @@ from envoy_data_plane.envoy.extensions.filters.http.ext_proc.v3 import (
     ProcessingModeHeaderSendMode,
 )
 from envoy_data_plane.envoy.extensions.filters.network.http_connection_manager.v3 import HttpFilter
+from envoy_data_plane.envoy.extensions.retry.host.previous_hosts.v3 import PreviousHostsPredicate
 from envoy_data_plane.envoy.extensions.upstreams.http.v3 import (
     HttpProtocolOptions,
     HttpProtocolOptionsExplicitHttpConfig,
@@ -76,7 +80,7 @@ _STREAMS_PER_CONNECTION = 64
 def processor_filter(config: GatewayConfig) -> HttpFilter:
     send, duplex = ProcessingModeHeaderSendMode.SEND, ProcessingModeBodySendMode.FULL_DUPLEX_STREAMED
     processor = ExternalProcessor(
-        grpc_service=wire.grpc_service(names.PROCESSOR_CLUSTER),
+        grpc_service=_to_another_worker(wire.grpc_service(names.PROCESSOR_CLUSTER)),
         processing_mode=ProcessingMode(
             request_header_mode=send,
             request_body_mode=duplex,
@@ -97,6 +101,20 @@ def processor_filter(config: GatewayConfig) -> HttpFilter:
         stat_prefix="extproc",
     )
     return _once_requested(wire.extension("envoy.filters.http.ext_proc", processor))
+
+
+def _to_another_worker(service: GrpcService) -> GrpcService:
+    """A worker that has just died is there until Envoy has noticed, and idle, so it would be given every other request.
+
+    Only streams that no worker has seen are tried again: one exchange must not be begun, and accounted for, twice.
+    """
+    another = RetryPolicyRetryHostPredicate(
+        name="envoy.retry_host_predicates.previous_hosts", typed_config=Any.pack(PreviousHostsPredicate())
+    )
+    service.retry_policy = RetryPolicy(
+        retry_on="connect-failure,refused-stream", num_retries=3, retry_host_predicate=[another]
+    )
+    return service
 
 
 def _once_requested(filter_config: TypedExtensionConfig) -> HttpFilter:

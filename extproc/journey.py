@@ -15,6 +15,7 @@ still becomes a proper error for the client.
 from __future__ import annotations
 
 import logging
+import uuid
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -185,7 +186,11 @@ class Journey:
             return
         effect = self._forward(ctx)
         ctx.progress.overhead_s += self._clock.monotonic() - began_s
-        await self._send(effect)
+        limit_bytes = self._exchange.forward_limit_bytes
+        if limit_bytes is not None and len(effect.body or ctx.body) > limit_bytes:
+            await self._refuse(request_too_large(limit_bytes))
+        else:
+            await self._send(effect)
 
     def _understand(self, ctx: RequestContext) -> Rejection | None:
         """Parse the body and find the model it asks for. Raises InvalidRequest."""
@@ -208,7 +213,8 @@ class Journey:
 
     async def _on_response_head(self, event: ResponseHeaders) -> None:
         if self._ctx is None:  # a request that Envoy refused before any filter saw it
-            self._ctx = RequestContext(RequestHead("", "", {}), self._clock.monotonic(), self._clock.wall())
+            unseen = RequestHead("", "", {"x-request-id": str(uuid.uuid4())})
+            self._ctx = RequestContext(unseen, self._clock.monotonic(), self._clock.wall())
             self._ctx.route = Route()
         ctx = self._ctx
         ctx.progress.status = status = int(event.headers.get(":status", "0"))
@@ -224,8 +230,9 @@ class Journey:
 
     async def _pass_through(self, last: bool) -> None:
         """Envoy answered itself before anything was forwarded (a slow body, say): it is in our shape already."""
-        self._context().reason = "envoy_reply"
-        await self._send(StartResponse())
+        ctx = self._context()
+        ctx.reason = "envoy_reply"
+        await self._send(StartResponse((("x-request-id", ctx.request_id),)))
         if last:
             await self._end(b"", Termination.REJECTED)
 

@@ -27,6 +27,14 @@ class Rejection:
     headers: tuple[tuple[str, str], ...] = field(default=())
 
 
+_SHOWN_CHARS = 100
+
+
+def _shown(name: str) -> str:
+    """As much of a name the client gave as an error needs to repeat."""
+    return name if len(name) <= _SHOWN_CHARS else f"{name[:_SHOWN_CHARS]}…"
+
+
 def invalid_request(
     message: str, param: str | None = None, code: str | None = None, reason: str = "invalid_request"
 ) -> Rejection:
@@ -52,7 +60,7 @@ def model_not_allowed(model: str) -> Rejection:
         403,
         "invalid_request_error",
         "model_not_allowed",
-        f"Your key is not allowed to use the model `{model}`.",
+        f"Your key is not allowed to use the model `{_shown(model)}`.",
         "model",
         reason="model_not_allowed",
     )
@@ -64,7 +72,7 @@ def model_not_found(model: str) -> Rejection:
         404,
         "invalid_request_error",
         "model_not_found",
-        f"The model `{model}` does not exist.",
+        f"The model `{_shown(model)}` does not exist.",
         "model",
         reason="model_not_found",
     )
@@ -76,7 +84,7 @@ def model_version_not_found(model: str, version: str) -> Rejection:
         404,
         "invalid_request_error",
         "model_not_found",
-        f"The model `{model}` has no version {version}.",
+        f"The model `{_shown(model)}` has no version {_shown(version)}.",
         "model",
         reason="model_not_found",
     )

@@ -137,6 +137,14 @@ class Exchange:
         return self._said in (Said.RESPONDING, Said.ANSWERING)
 
     @property
+    def forward_limit_bytes(self) -> int | None:
+        """How large a body may be forwarded; None: any that was taken.
+
+        Envoy's router keeps a body it was given in pieces for retries, and sends it twice when trailers follow.
+        """
+        return MAX_REPLY_BYTES if self._request_has_trailers else None
+
+    @property
     def request_complete(self) -> bool:
         return self._arrived is not Arrived.START and self._arrived is not Arrived.REQUEST_BODY
 
@@ -229,10 +237,10 @@ class Exchange:
 
 
 def _whole(head: HeadersReply, body: bytes, has_body: bool, has_trailers: bool) -> Sequence[Reply]:
-    """A whole message in as few replies as can be: one, unless it is large or has trailers."""
+    """A whole message in as few replies as can be: one, which drops trailers (no API has any), unless it is large."""
     if not has_body and not has_trailers:
         return (head,)
-    if len(body) <= MAX_REPLY_BYTES and not has_trailers:
+    if len(body) <= MAX_REPLY_BYTES:
         return (structs.replace(head, body=body),)
     replies: list[Reply] = [head]
     starts = range(0, len(body), MAX_REPLY_BYTES)

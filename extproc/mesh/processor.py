@@ -112,7 +112,10 @@ def _to_another_worker(service: GrpcService) -> GrpcService:
         name="envoy.retry_host_predicates.previous_hosts", typed_config=Any.pack(PreviousHostsPredicate())
     )
     service.retry_policy = RetryPolicy(
-        retry_on="connect-failure,refused-stream", num_retries=3, retry_host_predicate=[another]
+        retry_on="connect-failure,refused-stream",
+        num_retries=2,
+        retry_host_predicate=[another],
+        host_selection_retry_max_attempts=5,
     )
     return service
 

@@ -3,12 +3,19 @@
 Must not know: how text is tokenised or a template is rendered; it only says which.
 """
 
+import functools
+from decimal import Decimal
 from typing import Annotated, Any, Literal
 
 import pydantic
 
+from extproc import money
 from extproc.config.section import ExistingFile, Name, Section
 from extproc.operation import Operation
+
+# As text: a YAML number would have been a float on its way here.
+Amount = Annotated[str, pydantic.StringConstraints(pattern=r"^[0-9]{1,9}(\.[0-9]{1,9})?$")]
+Currency = Annotated[str, pydantic.StringConstraints(pattern=r"^[A-Z]{3}$")]
 
 
 class TiktokenTokenizer(Section):
@@ -64,6 +71,41 @@ ChatTemplate = Annotated[
 ]
 
 
+class ModelPrice(Section):
+    """What a model costs. Amounts are decimal numbers in quotes, with at most 9 decimal places."""
+
+    input_per_mtok: Amount = "0"
+    """Per million prompt tokens."""
+
+    cached_input_per_mtok: Amount | None = None
+    """Per million prompt tokens that the upstream had in its cache; by default as any other prompt token."""
+
+    output_per_mtok: Amount = "0"
+    """Per million tokens of answers."""
+
+    per_request: Amount = "0"
+    """Per request, whatever its size."""
+
+    currency: Currency = "USD"
+    """The currency's three-letter code."""
+
+    @functools.cached_property
+    def exact(self) -> money.Price:
+        """The same to reckon with."""
+        cached_input = self.input_per_mtok if self.cached_input_per_mtok is None else self.cached_input_per_mtok
+        return money.Price(
+            _nano(self.input_per_mtok),
+            _nano(cached_input),
+            _nano(self.output_per_mtok),
+            _nano(self.per_request),
+            self.currency,
+        )
+
+
+def _nano(amount: str) -> int:
+    return money.nano_from_decimal(Decimal(amount))
+
+
 class Model(Section):
     """A public model name."""
 
@@ -84,3 +126,6 @@ class Model(Section):
 
     max_output_tokens: Annotated[int, pydantic.Field(gt=0)] | None = None
     """Most tokens of an answer, and the default where a client names none; by default the window."""
+
+    price: ModelPrice | None = None
+    """What it costs; without one its requests cost nothing."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 from extproc.config.policy import PolicySettings
+from extproc.money import cost_nano
 from extproc.policies.context import RequestContext
 from extproc.policies.interface import CONTINUE, Services, Termination, Verdict
 
@@ -30,6 +31,7 @@ class Account:
         return CONTINUE
 
     async def on_request(self, ctx: RequestContext) -> Verdict:
+        ctx.admitted = True
         self._usage.opened(ctx.request_id, self._known(ctx) | facts_known_at_forward(ctx))
         return CONTINUE
 
@@ -37,6 +39,7 @@ class Account:
         progress, duration_s = ctx.progress, self._clock.monotonic() - ctx.arrived_s
         self._metrics.exchange_ended(ctx, termination, duration_s)
         event = self._known(ctx) | facts_known_at_forward(ctx) | facts_known_at_end(ctx, termination)
+        event |= price_facts(ctx, termination)
         event["upstream_usage"] = progress.upstream_usage
         event["status"] = progress.status
         event["duration_ms"] = round(duration_s * 1e3, 3)
@@ -63,6 +66,28 @@ def facts_known_at_forward(ctx: RequestContext) -> Facts:
         "pool": ctx.pool.name if ctx.pool is not None else "",
         "prompt_tokens": ctx.progress.totals.prompt_tokens,
     }
+
+
+def is_charged(ctx: RequestContext, termination: Termination) -> bool:
+    """Whether the exchange costs what it used.
+
+    What the model had to work on does, though the client left early; what was refused before it, or failed without a
+    word of an answer, does not.
+    """
+    if ctx.progress.totals.completion_tokens > 0:
+        return True
+    return ctx.admitted and termination in (Termination.COMPLETED, Termination.CANCELLED)
+
+
+def price_facts(ctx: RequestContext, termination: Termination) -> Facts:
+    """What the exchange costs, in nano-units (10^-9) of the currency; no currency where the model has no price."""
+    price = ctx.model.config.price if ctx.model_name else None
+    if price is None:
+        return {"price_nano": 0, "currency": ""}
+    totals, nano = ctx.progress.totals, 0
+    if is_charged(ctx, termination):
+        nano = cost_nano(price.exact, totals.prompt_tokens, totals.cached_tokens, totals.completion_tokens)
+    return {"price_nano": nano, "currency": price.currency}
 
 
 def facts_known_at_end(ctx: RequestContext, termination: Termination) -> Facts:

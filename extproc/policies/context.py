@@ -43,6 +43,7 @@ class RequestContext:
     pool: Pool | None = None  # route
     prompt_tokens: int | None = None  # count_tokens
     default_output_tokens: int = 0  # count_tokens
+    admitted: bool = False  # account: no request policy before it has refused the request, so it goes to the model
     reason: str = ""  # journey: why it was refused or failed
 
     def __init__(self, head: RequestHead, arrived_s: float, arrived_wall_s: float) -> None:

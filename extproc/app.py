@@ -30,6 +30,7 @@ from extproc.policies.interface import Services
 from extproc.routing import catalog
 from extproc.stores.key_cache import CachedKeys
 from extproc.stores.keys import KeyHasher, KeyStore
+from extproc.stores.spool import spool_of_process
 from extproc.telemetry import logs
 from extproc.telemetry.metrics import RUN_DIR, Metrics, pin_process
 from extproc.telemetry.open_exchanges import OpenExchanges, path_of
@@ -81,10 +82,11 @@ class Worker:
     def __init__(self, config_path: Path, index: int, run_dir: str) -> None:
         self._path = config_path
         self._index = index
+        self._run_dir = run_dir
         self._clock = Clock()
         self._metrics = Metrics(CollectorRegistry())
         self._tasks = Tasks()
-        self._usage = UsageLog(sys.stdout.fileno(), OpenExchanges(path_of(run_dir, index)))
+        self._usage: UsageLog
         self._server = Server(self._open, self._metrics.protocol_error)
         self._keys: Keys
         self._runtime: Runtime
@@ -93,6 +95,9 @@ class Worker:
         """Serve until SIGTERM or SIGINT, or until the supervisor is gone; tell it once streams are accepted."""
         config = gateway_file.load(self._path)
         logs.configure(config.telemetry.log_level)
+        limit_bytes = config.ledger.spool_limit_bytes
+        spool = spool_of_process(f"worker-{self._index}", limit_bytes, self._metrics.ledger_lost)
+        self._usage = UsageLog(sys.stdout.fileno(), OpenExchanges(path_of(self._run_dir, self._index)), spool)
         self._keys = Keys(config, self._clock)
         self._runtime = self._build(config)
         await self._server.start(config.service.addresses[self._index % len(config.service.addresses)])

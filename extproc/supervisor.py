@@ -14,6 +14,7 @@ import signal
 import socket
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,9 @@ from extproc.admin.server import start_admin
 from extproc.config.model import GatewayConfig
 from extproc.errors import ConfigError
 from extproc.policies import pipeline
+from extproc.stores.ledger import Ledger, Retention
+from extproc.stores.ledger_feed import LedgerFeed
+from extproc.stores.spool import SPOOL_DIR, SpoolReader, SpoolWriter, spool_of_process
 from extproc.telemetry import logs
 from extproc.telemetry.metrics import RUN_DIR
 from extproc.telemetry.open_exchanges import path_of
@@ -38,15 +42,17 @@ _POLL_S = 0.5
 _RESTART_S = (0.1, 5.0)
 _START_TIMEOUT_S = 60.0
 _LONG_LIFE_S = 10.0
+_LAST_FEED_S = 5.0
 _log = logging.getLogger(__name__)
 
 
 class Worker:
     """One worker's process, started again whenever it dies."""
 
-    def __init__(self, config_path: Path, index: int, run_dir: str) -> None:
+    def __init__(self, config_path: Path, index: int, run_dir: str, spool: SpoolWriter | None) -> None:
         self._path, self._index = config_path, index
         self._run_dir = run_dir
+        self._spool = spool
         self._process: asyncio.subprocess.Process | None = None
         self._stopping = asyncio.Event()
         self.ready = False
@@ -63,7 +69,7 @@ class Worker:
             code = await self._process.wait()
             self.ready = False
             multiprocess.mark_process_dead(self._process.pid, self._run_dir)  # type: ignore[no-untyped-call]
-            left = account_for_the_dead(path_of(self._run_dir, self._index), sys.stdout.fileno())
+            left = account_for_the_dead(path_of(self._run_dir, self._index), sys.stdout.fileno(), self._spool)
             if self._stopping.is_set():
                 return
             _log.error("worker died", extra={"worker": self._index, "code": code, "exchanges_lost": left})
@@ -108,7 +114,9 @@ class Supervisor:
 
     def __init__(self, config_path: Path, config: GatewayConfig, run_dir: str) -> None:
         self._path, self._config = config_path, config
-        self._workers = [Worker(config_path, index, run_dir) for index in range(config.service.workers)]
+        spool = spool_of_process("supervisor", config.ledger.spool_limit_bytes)
+        self._workers = [Worker(config_path, index, run_dir, spool) for index in range(config.service.workers)]
+        self._feed: LedgerFeed | None = None
         self._stop = asyncio.Event()
         self._seen = _fingerprint(config_path)
 
@@ -118,7 +126,11 @@ class Supervisor:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop.set)
         loop.add_signal_handler(signal.SIGHUP, self._reload)
-        admin = await start_admin(self._config.service.admin, ready=self.ready, info=self.info)
+        if SPOOL_DIR in os.environ:
+            self._feed = LedgerFeed(SpoolReader(Path(os.environ[SPOOL_DIR])), _ledger(self._config))
+        own_metrics = [self._feed.metrics] if self._feed is not None else []
+        admin = await start_admin(self._config.service.admin, ready=self.ready, info=self.info, beside=own_metrics)
+        feeding = loop.create_task(self._feed.run()) if self._feed is not None else None
         running = [loop.create_task(worker.keep_running()) for worker in self._workers]
         watching = loop.create_task(self._watch_file())
         await self._stop.wait()
@@ -132,6 +144,10 @@ class Supervisor:
             for worker in self._workers:
                 worker.kill()
             await asyncio.wait(late)
+        if self._feed is not None and feeding is not None:
+            feeding.cancel()
+            await asyncio.wait([feeding])
+            await self._feed.finish(_LAST_FEED_S)
         await admin.close()
 
     def ready(self) -> bool:
@@ -160,9 +176,16 @@ class Supervisor:
             return
         if config.service != self._config.service:
             _log.warning("changes in `service` take effect at the next start")
+        if self._feed is not None:
+            self._feed.change(_ledger(config))
         self._config = config
         for worker in self._workers:
             worker.signal(signal.SIGHUP)
+
+
+def _ledger(config: GatewayConfig) -> Ledger:
+    retention = Retention(config.ledger.max_age_days, config.ledger.max_records)
+    return Ledger(config.redis.url.get_secret_value(), config.redis.timeout_s, retention)
 
 
 def _fingerprint(path: Path) -> tuple[int, int, int] | None:
@@ -180,7 +203,26 @@ def serve(config_path: Path) -> int:
     run_dir = tempfile.mkdtemp(prefix="extproc-")
     os.environ[RUN_DIR] = run_dir
     try:
-        asyncio.run(Supervisor(config_path, config, run_dir).run())
+        with _spool(config):
+            asyncio.run(Supervisor(config_path, config, run_dir).run())
     finally:
         shutil.rmtree(run_dir, ignore_errors=True)
     return 0
+
+
+@contextlib.contextmanager
+def _spool(config: GatewayConfig) -> Iterator[None]:
+    """Where this process and its workers spool for the ledger; one of its own goes when nothing waits there."""
+    os.environ.pop(SPOOL_DIR, None)
+    if not config.ledger.enabled:
+        yield
+        return
+    chosen = config.ledger.spool_dir
+    directory = chosen.absolute() if chosen is not None else Path(tempfile.mkdtemp(prefix="extproc-spool-"))
+    os.environ[SPOOL_DIR] = str(directory)
+    yield
+    waiting_bytes = SpoolReader(directory).waiting_bytes()
+    if waiting_bytes:
+        _log.error("usage has not reached the ledger", extra={"spool": str(directory), "bytes": waiting_bytes})
+    elif chosen is None:
+        shutil.rmtree(directory, ignore_errors=True)

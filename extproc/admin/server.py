@@ -8,7 +8,7 @@ PROMETHEUS_MULTIPROC_DIR, which are added up here on every scrape.
 
 import asyncio
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import orjson
@@ -39,11 +39,12 @@ async def start_admin(
     ready: Callable[[], bool],
     info: Callable[[], Mapping[str, Any]],
     registry: prometheus_client.CollectorRegistry | None = None,
+    beside: Sequence[prometheus_client.CollectorRegistry] = (),
 ) -> AdminServer:
     """Listen on `listen` (port 0: any, see `port`). Raises OSError if that is taken.
 
     `ready` answers `/readyz`, `info` is shown as JSON by `/config`. `registry` holds the metrics of this
-    process; without one they come from PROMETHEUS_MULTIPROC_DIR.
+    process; without one they come from PROMETHEUS_MULTIPROC_DIR, and those of `beside` are shown with them.
     """
     app = web.Application()
     app.add_routes(
@@ -51,7 +52,7 @@ async def start_admin(
             web.get("/healthz", _healthz),
             web.get("/readyz", _Readiness(ready).answer),
             web.get("/config", _Information(info).answer),
-            web.get("/metrics", _Scrape(registry).answer),
+            web.get("/metrics", _Scrape(registry, beside).answer),
         ]
     )
     runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=_CLOSE_TIMEOUT_S)
@@ -88,8 +89,13 @@ class _Information:
 
 
 class _Scrape:
-    def __init__(self, registry: prometheus_client.CollectorRegistry | None) -> None:
+    def __init__(
+        self,
+        registry: prometheus_client.CollectorRegistry | None,
+        beside: Sequence[prometheus_client.CollectorRegistry],
+    ) -> None:
         self._registry = registry
+        self._beside = beside
 
     async def answer(self, request: web.Request) -> web.Response:
         # Reads a file per worker and metric type, so it stays off the event loop.
@@ -101,4 +107,4 @@ class _Scrape:
             return prometheus_client.generate_latest(self._registry)
         registry = prometheus_client.CollectorRegistry()
         multiprocess.MultiProcessCollector(registry, os.environ["PROMETHEUS_MULTIPROC_DIR"])  # type: ignore[no-untyped-call]
-        return prometheus_client.generate_latest(registry)
+        return b"".join(map(prometheus_client.generate_latest, (registry, *self._beside)))

@@ -1,10 +1,13 @@
 """Arguments and failures that several commands share. Must not know: any one command."""
 
 import argparse
+import os
 import pathlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from extproc.config.model import GatewayConfig
+
     Commands = argparse._SubParsersAction[argparse.ArgumentParser]
 
 DEFAULT_CONFIG = pathlib.Path("envoy/gateway.yaml")
@@ -36,6 +39,24 @@ def add_stack_place(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="sockets, logs and data of the local stack (default: a directory per port in the user's state directory)",
     )
+
+
+def load_config(arguments: argparse.Namespace) -> "GatewayConfig":
+    """The configuration as the local stack reads it, if one is meant or found; else as this shell does."""
+    from extproc import config
+    from extproc.policies import pipeline
+    from extproc.stack.ports import DOCUMENTED
+    from extproc.stack.run_dir import default_run_dir, recorded_environment
+
+    named = arguments.run_dir is not None or arguments.port_base is not None
+    environment = dict(os.environ)
+    if named or "EXTPROC_KEY_SECRET" not in environment:
+        run_dir = arguments.run_dir or default_run_dir(arguments.port_base or DOCUMENTED.gateway)
+        recorded = recorded_environment(run_dir)
+        if named and not recorded:
+            raise CommandFailed(f"there has been no local stack in {run_dir}")
+        environment |= recorded
+    return config.load(arguments.config, pipeline.SETTINGS, environment)
 
 
 def _port_base(text: str) -> int:

@@ -2,12 +2,11 @@
 
 import argparse
 import asyncio
-import os
 import sys
 from collections.abc import Awaitable, Callable, Iterable
 from typing import TYPE_CHECKING
 
-from extproc.cli.arguments import CommandFailed, add_config, add_stack_place
+from extproc.cli.arguments import CommandFailed, add_config, add_stack_place, load_config
 
 if TYPE_CHECKING:
     from extproc.cli.arguments import Commands
@@ -48,7 +47,7 @@ def add_commands(commands: "Commands") -> None:
 def _create(arguments: argparse.Namespace) -> int:
     from extproc.config.model import Tier
 
-    config = _load(arguments)
+    config = load_config(arguments)
     models = tuple(arguments.model or ("*",))
     unknown = [name for name in models if name != "*" and name not in config.models]
     if unknown:
@@ -76,7 +75,7 @@ def _list(arguments: argparse.Namespace) -> int:
             _print_table(records)
         return 0
 
-    return _with_store(_load(arguments), show)
+    return _with_store(load_config(arguments), show)
 
 
 def _revoke(arguments: argparse.Namespace) -> int:
@@ -87,7 +86,7 @@ def _revoke(arguments: argparse.Namespace) -> int:
         print(f"{record.id} ({record.name}) is revoked")
         return 0
 
-    return _with_store(_load(arguments), revoke)
+    return _with_store(load_config(arguments), revoke)
 
 
 def _print_table(records: "Iterable[KeyRecord]") -> None:
@@ -99,24 +98,6 @@ def _print_table(records: "Iterable[KeyRecord]") -> None:
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
         print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
-
-
-def _load(arguments: argparse.Namespace) -> "GatewayConfig":
-    """The configuration as the local stack reads it, if one is meant or found; else as this shell does."""
-    from extproc import config
-    from extproc.policies import pipeline
-    from extproc.stack.ports import DOCUMENTED
-    from extproc.stack.run_dir import default_run_dir, recorded_environment
-
-    named = arguments.run_dir is not None or arguments.port_base is not None
-    environment = dict(os.environ)
-    if named or "EXTPROC_KEY_SECRET" not in environment:
-        run_dir = arguments.run_dir or default_run_dir(arguments.port_base or DOCUMENTED.gateway)
-        recorded = recorded_environment(run_dir)
-        if named and not recorded:
-            raise CommandFailed(f"there has been no local stack in {run_dir}")
-        environment |= recorded
-    return config.load(arguments.config, pipeline.SETTINGS, environment)
 
 
 def _with_store(config: "GatewayConfig", work: "Callable[[KeyStore], Awaitable[int]]") -> int:

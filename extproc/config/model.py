@@ -13,6 +13,7 @@ from typing import Annotated
 import pydantic
 
 from extproc.config.address import HostPort, Listen, TcpAddress, UnixAddress
+from extproc.config.ledger import Ledger
 from extproc.config.models import Model
 from extproc.config.policy import FailureMode, PolicySettings
 from extproc.config.pools import Pool
@@ -201,6 +202,9 @@ class GatewayConfig(Section):
 
     keys: Keys = Keys()
     """API keys."""
+
+    ledger: Ledger = Ledger()
+    """The record of every request, for billing."""
 
     models: Annotated[Mapping[ModelName, Model], pydantic.Field(min_length=1)]
     """Public model names."""

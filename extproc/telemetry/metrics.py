@@ -100,6 +100,9 @@ class Metrics:
         self._protocol_errors = counter(
             "extproc_protocol_errors_total", "Streams on which Envoy broke its contract.", ()
         )
+        self._ledger_lost = counter(
+            "extproc_ledger_lost_total", "Usage events that are in the log alone: the ledger's spool took no more.", ()
+        )
         self.in_flight = Gauge(
             "extproc_streams_in_flight", "Exchanges now open.", registry=registry, multiprocess_mode="livesum"
         )
@@ -167,6 +170,9 @@ class Metrics:
 
     def reloaded(self, outcome: str) -> None:
         self._reloads.labels(outcome).inc()
+
+    def ledger_lost(self) -> None:
+        self._ledger_lost.inc()
 
     def protocol_error(self) -> None:
         self._protocol_errors.inc()

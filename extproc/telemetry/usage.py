@@ -1,4 +1,7 @@
-"""Usage events: one JSON line on standard output per exchange, also for those that a killed worker left open."""
+"""Usage events: one JSON line on standard output per exchange, also for those that a killed worker left open.
+
+The same line is spooled for the ledger. Must not know: how it gets there.
+"""
 
 from __future__ import annotations
 
@@ -10,35 +13,43 @@ from typing import Any
 
 import orjson
 
+from extproc.stores.spool import SpoolWriter
 from extproc.telemetry.open_exchanges import OpenExchanges, unfinished
 
 
 class UsageLog:
     """Writes each event at once, as one `os.write`, so that lines of several processes never mix."""
 
-    def __init__(self, descriptor: int, table: OpenExchanges) -> None:
+    def __init__(self, descriptor: int, table: OpenExchanges, spool: SpoolWriter | None = None) -> None:
         self._descriptor = descriptor
         self._table = table
+        self._spool = spool
 
     def opened(self, exchange_id: str, facts: Mapping[str, Any]) -> None:
         self._table.write(exchange_id, facts)
 
     def closed(self, exchange_id: str, event: Mapping[str, Any]) -> None:
-        write_event(self._descriptor, event)
+        write_event(event, self._descriptor, self._spool)
         self._table.clear(exchange_id)
 
 
-def write_event(descriptor: int, event: Mapping[str, Any]) -> None:
+def write_event(event: Mapping[str, Any], descriptor: int, spool: SpoolWriter | None) -> None:
     """One line; what else is logged has another `message`."""
-    os.write(descriptor, orjson.dumps({"message": "usage", **event}, option=orjson.OPT_APPEND_NEWLINE))
+    line = orjson.dumps({"message": "usage", **event}, option=orjson.OPT_APPEND_NEWLINE)
+    if spool is not None:
+        spool.append(line)
+    os.write(descriptor, line)
 
 
-def account_for_the_dead(table: Path, descriptor: int) -> int:
-    """Emit the events of the exchanges that a killed worker left open, and how many they were."""
+def account_for_the_dead(table: Path, descriptor: int, spool: SpoolWriter | None = None) -> int:
+    """Emit the events of the exchanges that a killed worker left open, and how many they were.
+
+    They cost nothing: nobody knows how much of an answer there was.
+    """
     left = unfinished(table)
     for facts in left:
-        ended = {"termination": "INTERNAL_ERROR", "reason": "worker_died", "status": 0}
+        ended = {"termination": "INTERNAL_ERROR", "reason": "worker_died", "status": 0, "price_nano": 0, "currency": ""}
         duration_ms = round((time.time() - facts["time"]) * 1e3, 3)
-        write_event(descriptor, {**facts, **ended, "duration_ms": duration_ms})
+        write_event({**facts, **ended, "duration_ms": duration_ms}, descriptor, spool)
     table.unlink(missing_ok=True)
     return len(left)

@@ -1,0 +1,59 @@
+"""A usage summary as a table, CSV or JSON. Must not know: how it was summed up."""
+
+import csv
+import json
+import sys
+from collections.abc import Sequence
+from typing import Any, TextIO
+
+from extproc.money import decimal_from_nano
+from extproc.usage_summary import Summary, Usage
+
+_COUNTS = ("requests", "prompt_tokens", "cached_tokens", "completion_tokens")
+_LEAST_DECIMALS = 2
+
+
+def show(summary: Summary, by: Sequence[str], form: str, out: TextIO | None = None) -> None:
+    """Write it to `out`, by default standard output. Amounts are exact decimals, one column for each currency."""
+    out = sys.stdout if out is None else out
+    currencies = sorted(summary.total.cost_nano)
+    if form == "json":
+        groups = [_object(dict(zip(by, group, strict=True)), usage) for group, usage in summary.groups()]
+        json.dump({"groups": groups, "total": _object({}, summary.total)}, out, indent=2)
+        out.write("\n")
+        return
+    header = [*by, *_COUNTS, *(f"cost_{currency}" for currency in currencies)]
+    rows = [[*group, *_cells(usage, currencies)] for group, usage in summary.groups()]
+    if form == "csv":
+        csv.writer(out, lineterminator="\n").writerows([header, *rows])
+        return
+    total = ["total", *[""] * (len(by) - 1)] if by else []
+    _table([header, *rows, *([[*total, *_cells(summary.total, currencies)]] if by else [])], len(by), out)
+
+
+def _object(group: dict[str, str], usage: Usage) -> dict[str, Any]:
+    cost = {currency: _amount(nano) for currency, nano in sorted(usage.cost_nano.items())}
+    return {**group, **{name: getattr(usage, name) for name in _COUNTS}, "cost": cost}
+
+
+def _cells(usage: Usage, currencies: Sequence[str]) -> list[str]:
+    amounts = [_amount(usage.cost_nano.get(currency, 0)) for currency in currencies]
+    return [*(str(getattr(usage, name)) for name in _COUNTS), *amounts]
+
+
+def _amount(nano: int) -> str:
+    """As people write it: two decimals, and more where there are more."""
+    whole, _, decimals = format(decimal_from_nano(nano), "f").partition(".")
+    return f"{whole}.{decimals.rstrip('0').ljust(_LEAST_DECIMALS, '0')}"
+
+
+def _table(rows: Sequence[Sequence[str]], text_columns: int, out: TextIO) -> None:
+    """Names to the left, numbers to the right; an empty name is shown as a dash."""
+    shown = [[cell.upper() for cell in rows[0]], *([cell or "-" for cell in row] for row in rows[1:])]
+    widths = [max(map(len, column)) for column in zip(*shown, strict=True)]
+    for row in shown:
+        cells = [
+            cell.ljust(width) if number < text_columns else cell.rjust(width)
+            for number, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ]
+        out.write("  ".join(cells).rstrip() + "\n")

@@ -1,0 +1,117 @@
+"""Carries usage events from the spool to the ledger, off every request's path: it runs in the supervisor.
+
+Owns the order of things that makes each event arrive exactly once: read, append, and only then mark as read. What was
+appended and not marked is appended again, and the ledger knows its id. Must not know: who writes the spool.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+import orjson
+from prometheus_client import CollectorRegistry, Counter, Gauge
+
+from extproc.stores.errors import StoreUnavailable
+from extproc.stores.ledger import Ledger
+from extproc.stores.spool import SpoolReader
+
+BATCH = 64
+"""Few enough that the script keeps Redis from its other work for about a millisecond."""
+
+_IDLE_S = 0.2
+_RETRY_S = (0.2, 5.0)
+_log = logging.getLogger(__name__)
+
+
+class LedgerFeed:
+    """Carries until it is told to finish. `metrics` holds what it says about itself."""
+
+    def __init__(self, reader: SpoolReader, ledger: Ledger) -> None:
+        self._reader = reader
+        self._ledger = ledger
+        self._retired: list[Ledger] = []
+        self._lost = False
+        self.metrics = CollectorRegistry()
+        self._records = Counter(
+            "extproc_ledger_records_total", "Usage events taken to the ledger.", ("outcome",), registry=self.metrics
+        )
+        waiting = Gauge("extproc_ledger_waiting_bytes", "Spooled and not in the ledger yet.", registry=self.metrics)
+        waiting.set_function(reader.waiting_bytes)
+        self._degraded = Gauge("extproc_ledger_degraded", "1 while the ledger is lost.", registry=self.metrics)
+
+    def change(self, ledger: Ledger) -> None:
+        """From now on carry to this one."""
+        self._retired.append(self._ledger)
+        self._ledger = ledger
+
+    async def run(self) -> None:
+        """Carry for ever."""
+        shortest_s, longest_s = _RETRY_S
+        retry_s = shortest_s
+        while True:
+            try:
+                while await self._carry():
+                    retry_s = shortest_s
+                self._note(None)
+                await asyncio.sleep(_IDLE_S)
+            except (StoreUnavailable, OSError) as error:
+                self._note(error)
+                await asyncio.sleep(retry_s)
+                retry_s = min(2 * retry_s, longest_s)
+
+    async def finish(self, timeout_s: float) -> None:
+        """Carry what is left, unless that fails or takes too long; then close. `run` is over by now."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                try:
+                    while await self._carry():
+                        pass
+                except (StoreUnavailable, OSError) as error:
+                    self._note(error)
+        for ledger in (*self._retired, self._ledger):
+            await ledger.close()
+
+    async def _carry(self) -> bool:
+        """Carry one batch; False if there was none."""
+        while self._retired:
+            await self._retired.pop().close()
+        batch = self._reader.next_batch(BATCH)
+        if batch is None:
+            return False
+        events = self._read(batch.lines)
+        new = await self._ledger.append(events) if events else 0
+        self._note(None)
+        self._reader.done(batch)
+        self._records.labels("recorded").inc(new)
+        self._records.labels("known").inc(len(events) - new)
+        return True
+
+    def _read(self, lines: Sequence[bytes]) -> Sequence[dict[str, Any]]:
+        events = []
+        for line in lines:
+            try:
+                event = orjson.loads(line)
+            except orjson.JSONDecodeError:
+                event = None
+            if isinstance(event, dict) and event.get("id"):
+                events.append(event)
+            else:
+                self._records.labels("unreadable").inc()
+                _log.error("a spooled usage event can't be read", extra={"bytes": len(line)})
+        return events
+
+    def _note(self, error: Exception | None) -> None:
+        """One log line when the ledger is lost and one when it is back."""
+        lost = error is not None
+        if lost == self._lost:
+            return
+        self._lost = lost
+        self._degraded.set(lost)
+        if lost:
+            _log.error("the ledger can't be reached; usage waits on disk", extra={"error": str(error)})
+        else:
+            _log.warning("the ledger is back")

@@ -18,17 +18,19 @@ def show(summary: Summary, by: Sequence[str], form: str, out: TextIO | None = No
     out = sys.stdout if out is None else out
     currencies = sorted(summary.total.cost_nano)
     if form == "json":
-        groups = [_object(dict(zip(by, group, strict=True)), usage) for group, usage in summary.groups()]
-        json.dump({"groups": groups, "total": _object({}, summary.total)}, out, indent=2)
+        objects = [_object(dict(zip(by, group, strict=True)), usage) for group, usage in summary.groups()]
+        json.dump({"groups": objects, "total": _object({}, summary.total)}, out, indent=2)
         out.write("\n")
         return
     header = [*by, *_COUNTS, *(f"cost_{currency}" for currency in currencies)]
-    rows = [[*group, *_cells(usage, currencies)] for group, usage in summary.groups()]
+    groups = [(group, _cells(usage, currencies)) for group, usage in summary.groups()]
     if form == "csv":
-        csv.writer(out, lineterminator="\n").writerows([header, *rows])
+        csv.writer(out, lineterminator="\n").writerows([header, *([*group, *cells] for group, cells in groups)])
         return
-    total = ["total", *[""] * (len(by) - 1)] if by else []
-    _table([header, *rows, *([[*total, *_cells(summary.total, currencies)]] if by else [])], len(by), out)
+    rows = [[*(name or "-" for name in group), *cells] for group, cells in groups]
+    if by:
+        rows.append(["total", *[""] * (len(by) - 1), *_cells(summary.total, currencies)])
+    _table([[name.upper() for name in header], *rows], len(by), out)
 
 
 def _object(group: dict[str, str], usage: Usage) -> dict[str, Any]:
@@ -48,10 +50,9 @@ def _amount(nano: int) -> str:
 
 
 def _table(rows: Sequence[Sequence[str]], text_columns: int, out: TextIO) -> None:
-    """Names to the left, numbers to the right; an empty name is shown as a dash."""
-    shown = [[cell.upper() for cell in rows[0]], *([cell or "-" for cell in row] for row in rows[1:])]
-    widths = [max(map(len, column)) for column in zip(*shown, strict=True)]
-    for row in shown:
+    """Names to the left, numbers to the right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
         cells = [
             cell.ljust(width) if number < text_columns else cell.rjust(width)
             for number, (cell, width) in enumerate(zip(row, widths, strict=True))

@@ -57,6 +57,12 @@ def extproc(shared_redis: RedisServer, tmp_path: pathlib.Path) -> Extproc:
         ("up", "--port-base", "70000"),
         ("up", "--workers", "0"),
         ("check",),
+        ("usage", "--by", "nonsense"),
+        ("usage", "--by", "team,"),
+        ("usage", "--since", "yesterday"),
+        ("usage", "--since", "2026-02-01", "--until", "2026-01-01"),
+        ("usage", "--format", "xml"),
+        ("usage", "--export", "usage.parquet"),
     ],
 )
 def test_bad_usage_is_exit_code_2(extproc: Extproc, arguments: tuple[str, ...]) -> None:
@@ -65,7 +71,9 @@ def test_bad_usage_is_exit_code_2(extproc: Extproc, arguments: tuple[str, ...]) 
     assert "usage: extproc" in result.stderr
 
 
-@pytest.mark.parametrize("command", ["", "up", "serve", "check", "schema", "envoy", "keys create", "models build"])
+@pytest.mark.parametrize(
+    "command", ["", "up", "serve", "check", "schema", "envoy", "keys create", "models build", "usage"]
+)
 def test_every_command_has_help(extproc: Extproc, command: str) -> None:
     result = extproc(*command.split(), "--help")
     assert result.returncode == 0

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import logging
 import os
 import signal
@@ -28,8 +29,11 @@ from extproc.journey import Journey, Runtime
 from extproc.policies import pipeline
 from extproc.policies.interface import Services
 from extproc.routing import catalog
+from extproc.stores import limiter
 from extproc.stores.key_cache import CachedKeys
 from extproc.stores.keys import KeyHasher, KeyStore
+from extproc.stores.limiter import SharedLimiter
+from extproc.stores.limits import RedisLimits
 from extproc.stores.spool import spool_of_process
 from extproc.telemetry import logs
 from extproc.telemetry.metrics import RUN_DIR, Metrics, pin_process
@@ -76,6 +80,22 @@ class Keys:
         await self._store.close()
 
 
+class Limits:
+    """Limits in one Redis: the limiter, and its sign of life."""
+
+    def __init__(self, config: GatewayConfig, clock: Clock, metrics: Metrics) -> None:
+        self.redis = config.redis
+        store = RedisLimits(config.redis.url.get_secret_value(), config.redis.timeout_s)
+        self.limiter = SharedLimiter(store, clock, functools.partial(metrics.degraded, limiter.NAME))
+        self._keep = asyncio.get_running_loop().create_task(self.limiter.keep())
+
+    async def close(self) -> None:
+        self._keep.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await self._keep
+        await self.limiter.close()
+
+
 class Worker:
     """One worker: the runtime of the configuration in force, and the server that gives it to each new exchange."""
 
@@ -89,6 +109,7 @@ class Worker:
         self._usage: UsageLog
         self._server = Server(self._open, self._metrics.protocol_error)
         self._keys: Keys
+        self._limits: Limits
         self._runtime: Runtime
 
     async def run(self, supervisor: socket.socket) -> None:
@@ -99,6 +120,7 @@ class Worker:
         spool = spool_of_process(f"worker-{self._index}", limit_bytes, self._metrics.ledger_lost)
         self._usage = UsageLog(sys.stdout.fileno(), OpenExchanges(path_of(self._run_dir, self._index)), spool)
         self._keys = Keys(config, self._clock)
+        self._limits = Limits(config, self._clock, self._metrics)
         self._runtime = self._build(config)
         await self._server.start(config.service.addresses[self._index % len(config.service.addresses)])
         stop = asyncio.Event()
@@ -113,6 +135,7 @@ class Worker:
         await self._server.drain(config.service.drain_timeout_s)
         await self._tasks.finish(pipeline.CLOSE_DEADLINE_S)
         await self._keys.close()
+        await self._limits.close()
 
     def _open(self, write: Write) -> Journey:
         return Journey(self._runtime, write)
@@ -123,6 +146,7 @@ class Worker:
             keys=self._keys.cache,
             metrics=self._metrics,
             usage=self._usage,
+            limiter=self._limits.limiter,
             config_version=config.version,
             clock=self._clock,
         )
@@ -138,6 +162,9 @@ class Worker:
             _log.error("new configuration refused", extra={"problems": [str(p) for p in error.problems]})
             return
         old_keys, self._keys = self._keys, Keys(config, self._clock)
+        if config.redis != self._limits.redis:
+            self._tasks.spawn(self._retire_limits(self._limits))
+            self._limits = Limits(config, self._clock, self._metrics)
         self._runtime = self._build(config)
         self._tasks.spawn(self._retire(old_keys, config.redis.timeout_s))
         self._metrics.reloaded("taken")
@@ -146,6 +173,11 @@ class Worker:
     async def _retire(self, keys: Keys, timeout_s: float) -> None:
         await asyncio.sleep(2 * timeout_s)  # exchanges that began before are identified by then
         await keys.close()
+
+    async def _retire_limits(self, limits: Limits) -> None:
+        while not limits.limiter.idle:  # noqa: ASYNC110 (exchanges are settled where they were reserved)
+            await asyncio.sleep(1.0)
+        await limits.close()
 
 
 def main() -> int:

@@ -259,7 +259,19 @@ class Journey:
                 await self._break_off(passed, event.rejection, Termination.UPSTREAM_ERROR)
                 return
             self._done = self._done or type(event) is Done
-        await self._release(ctx, passed, last)
+        if self._done and not last and not any(type(event) is Done for event in events):
+            await self._cut(ctx, passed)
+        else:
+            await self._release(ctx, passed, last)
+
+    async def _cut(self, ctx: RequestContext, events: Sequence[AnswerEvent]) -> None:
+        """A policy ended a stream before the upstream did. Envoy resets the upstream, which stops generating."""
+        assert self._encoder is not None
+        data = self._encoder.encode(events)
+        self._note_bytes(ctx)
+        if not self._exchange.responding:
+            await self._send(StartResponse(self._response_headers(ctx), _NOT_OURS))
+        await self._end(data, Termination.COMPLETED)
 
     async def _release(self, ctx: RequestContext, events: Sequence[AnswerEvent], last: bool) -> None:
         """Give the client what may go: a stream as it comes, a whole answer when it is whole."""

@@ -120,6 +120,30 @@ def request_too_large(limit_bytes: int) -> Rejection:
     )
 
 
+def cost_never_fits(message: str) -> Rejection:
+    """400: it costs more than a limit holds, so that waiting can't help."""
+    return Rejection(400, "invalid_request_error", "request_exceeds_limit", message, reason="cost_never_fits")
+
+
+def rate_limited(message: str, measure: str, retry_after_s: int) -> Rejection:
+    """429: a limit is used up for now. `measure` is what was limited."""
+    return Rejection(
+        429, measure, "rate_limit_exceeded", message, reason="rate_limit_exceeded", retry_after_s=retry_after_s
+    )
+
+
+def quota_exhausted(message: str, retry_after_s: int) -> Rejection:
+    """429: a budget is used up."""
+    return Rejection(
+        429,
+        "insufficient_quota",
+        "insufficient_quota",
+        message,
+        reason="insufficient_quota",
+        retry_after_s=retry_after_s,
+    )
+
+
 def overloaded(message: str, reason: str, retry_after_s: int = 1) -> Rejection:
     """503: the request was fine, we could not serve it now."""
     return Rejection(503, "server_error", "overloaded", message, reason=reason, retry_after_s=retry_after_s)

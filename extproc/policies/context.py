@@ -7,6 +7,7 @@ from typing import Any
 from msgspec import Struct, field
 
 from extproc.dialects.interface import InferenceRequest, RequestHead, Route, TokenTotals
+from extproc.policies.limit_hold import Hold
 from extproc.principal import ANONYMOUS, Principal
 from extproc.routing.catalog import Model, Pool
 
@@ -44,7 +45,9 @@ class RequestContext:
     prompt_tokens: int | None = None  # count_tokens
     default_output_tokens: int = 0  # count_tokens
     admitted: bool = False  # account: no request policy before it has refused the request, so it goes to the model
-    reason: str = ""  # journey: why it was refused or failed
+    governed: bool = False  # limit: its caller is known, so that its attempt counts
+    held: Hold | None = None  # limit: what it reserved
+    reason: str = ""  # journey: why it was refused or failed; limit: that it was cut
 
     def __init__(self, head: RequestHead, arrived_s: float, arrived_wall_s: float) -> None:
         self.__dict__.update(

@@ -16,6 +16,7 @@ from msgspec import Struct
 from extproc.clock import Clock
 from extproc.config.policy import PolicySettings
 from extproc.dialects.answer import AnswerEvent
+from extproc.limits import Limiter
 from extproc.policies.context import RequestContext
 from extproc.principal import Principal
 from extproc.rejection import Rejection
@@ -121,5 +122,6 @@ class Services:
     keys: KeyDirectory
     metrics: Metrics
     usage: UsageRecorder
+    limiter: Limiter
     config_version: str
     clock: Clock = field(default_factory=Clock)

@@ -30,6 +30,7 @@ from extproc.policies.interface import (
     Termination,
     Verdict,
 )
+from extproc.policies.limit import LimitRequests
 from extproc.policies.list_models import ListModels
 from extproc.policies.route import Route
 from extproc.policies.validate import Validate
@@ -39,6 +40,7 @@ from extproc.rejection import overloaded
 ON_HEAD: tuple[type[HeadPolicy], ...] = (
     Account,
     Identify,
+    LimitRequests,
     ListModels,
 )
 # On the whole, parsed request. Guard before charge: what refuses comes before what costs.
@@ -46,13 +48,18 @@ ON_REQUEST: tuple[type[RequestPolicy], ...] = (
     Validate,
     Route,
     CountTokens,
+    LimitRequests,
     Account,
 )
-# On every piece of the answer.
-ON_ANSWER: tuple[type[AnswerPolicy], ...] = (CountTokens,)
-# Once, when the exchange is over.
+# On every piece of the answer. `limit` may end it, and what ends is counted after that.
+ON_ANSWER: tuple[type[AnswerPolicy], ...] = (
+    LimitRequests,
+    CountTokens,
+)
+# Once, when the exchange is over. First the last count, then what is charged for it.
 ON_CLOSE: tuple[type[ClosePolicy], ...] = (
     CountTokens,
+    LimitRequests,
     Account,
 )
 

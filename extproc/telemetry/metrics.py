@@ -58,6 +58,7 @@ class Metrics:
     def __init__(self, registry: CollectorRegistry) -> None:
         self._registry = registry
         self._own: dict[str, Histogram] = {}
+        self._own_counters: dict[str, Counter] = {}
 
         def histogram(name: str, text: str, labels: tuple[str, ...], buckets: tuple[float, ...]) -> Histogram:
             return Histogram(name, text, labels, buckets=buckets, registry=registry)
@@ -133,6 +134,12 @@ class Metrics:
         if name not in self._own:
             self._own[name] = Histogram(name, text, buckets=buckets, registry=self._registry)
         return self._own[name]
+
+    def counter(self, name: str, text: str, labels: tuple[str, ...]) -> Counter:
+        """A policy's own counter; the same one again after a reload."""
+        if name not in self._own_counters:
+            self._own_counters[name] = Counter(name, text, labels, registry=self._registry)
+        return self._own_counters[name]
 
     def exchange_ended(self, ctx: RequestContext, termination: Termination, duration_s: float) -> None:
         progress, model = ctx.progress, ctx.model_name

@@ -29,6 +29,7 @@ from extproc.policies.interface import Services
 from extproc.routing import catalog
 from extproc.stores.key_cache import CachedKeys
 from extproc.stores.keys import KeyHasher, KeyStore
+from extproc.stores.local_share import LocalLimiter
 from extproc.telemetry.metrics import Metrics
 from extproc.telemetry.open_exchanges import OpenExchanges
 from extproc.telemetry.usage import UsageLog
@@ -50,6 +51,7 @@ def runtime(directory: Path) -> Runtime:
         keys=CachedKeys(store, hasher, config.keys.static, Clock()),
         metrics=Metrics(CollectorRegistry()),
         usage=UsageLog(os.open(os.devnull, os.O_WRONLY), OpenExchanges(directory / "table")),
+        limiter=LocalLimiter(Clock()),
         config_version="bench",
     )
 

@@ -20,6 +20,7 @@ from extproc.routing import catalog
 from extproc.stores.errors import StoreUnavailable
 from extproc.stores.key_cache import CachedKeys
 from extproc.stores.keys import KeyHasher, KeyRecord
+from extproc.stores.local_share import LocalLimiter
 from extproc.telemetry.metrics import Metrics
 
 SECRET = "a-secret-of-enough-letters"
@@ -88,6 +89,7 @@ class Inside:
             keys=CachedKeys(NoStore(), hasher, config.keys.static, Clock()),
             metrics=Metrics(self.registry),
             usage=self.usage,
+            limiter=LocalLimiter(Clock()),
             config_version=config.version,
         )
         built = pipeline.build({**config.policies, **(settings or {})}, self.services)

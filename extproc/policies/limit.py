@@ -1,0 +1,205 @@
+"""Limits and budgets: reserve before a request goes on, draw more while it streams, settle when it is over.
+
+On the headers it turns away, without asking Redis, who is known to have no request left. On the request it is last, so
+that what was refused before costs no tokens: one round trip checks and takes everything. At the end it settles to what was really used, which is what the usage event says; an attempt that never
+came as far as the reservation is counted there.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import ClassVar
+
+from extproc.config.policy import PolicyMode, PolicySettings
+from extproc.dialects.answer import AnswerEvent, Delta, Done
+from extproc.errors import DependencyError
+from extproc.limits import Admission, Charge, Limit, Measure, State
+from extproc.operation import Operation
+from extproc.policies.account import is_charged
+from extproc.policies.context import RequestContext
+from extproc.policies.interface import CONTINUE, Reject, Services, Termination, Verdict
+from extproc.policies.limit_answers import headers, impossible, is_soft, refusal
+from extproc.policies.limit_expected import ExpectedOutput
+from extproc.policies.limit_hold import Hold
+from extproc.policies.limit_rules import Applied, Rules, Size, charges, fitting_output, settled
+from extproc.policies.limit_settings import Midstream, Settings
+
+CUT = "limit_reached"
+"""The reason of an answer that was ended because its limit was spent."""
+
+_GENERATING = frozenset({Operation.CHAT, Operation.COMPLETIONS})
+_BYTES_PER_TOKEN = 4
+_LONGEST_BLOCK_MS = 5000  # if Redis forgets meanwhile, so do we
+_MOST_BLOCKED = 10_000
+_SHARED = "limits"
+_log = logging.getLogger(__name__)
+
+
+class LimitRequests:
+    """The policy `limit`."""
+
+    name: ClassVar[str] = "limit"
+    settings_type: ClassVar[type[PolicySettings]] = Settings
+
+    def __init__(self, settings: Settings, services: Services) -> None:
+        self._settings = settings
+        self._limiter = services.limiter
+        self._clock = services.clock
+        self._rules = Rules(settings)
+        self._expected = ExpectedOutput()
+        self._enforced = settings.mode is PolicyMode.ENFORCE
+        self._blocked: dict[str, tuple[float, State]] = {}  # when it was said, and what
+        self._exceeded = services.metrics.counter(
+            "extproc_limit_exceeded_total", "Requests that a limit had no room for.", ("limit", "mode")
+        )
+        self._soft = services.metrics.counter(
+            "extproc_budget_soft_total", "Reservations that took a budget beyond its soft threshold.", ("limit",)
+        )
+
+    async def on_head(self, ctx: RequestContext) -> Verdict:
+        if ctx.route.api is None:
+            return CONTINUE
+        ctx.governed = True
+        if not self._enforced:
+            return CONTINUE
+        told = self._known_blocked(_requests(self._rules.applied(ctx.principal, "")))
+        if not told:
+            return CONTINUE
+        ctx.held = Hold(admitted=False)
+        self._tell(ctx, told)
+        return Reject(refusal(told, max(state.wait_ms for _, state in told)))
+
+    async def on_request(self, ctx: RequestContext) -> Verdict:
+        applied = self._rules.applied(ctx.principal, ctx.model.name)
+        if not applied:
+            ctx.held = Hold(admitted=False)
+            return CONTINUE
+        cap_tokens = _cap(ctx)
+        expected = self._expected.expect(ctx.principal.id, ctx.model.name, cap_tokens)
+        price = ctx.model.config.price
+        size = Size(_prompt(ctx), expected, 0, None if price is None else price.exact)
+        output = fitting_output(applied, size, min(1, cap_tokens))
+        if isinstance(output, Limit):
+            return Reject(impossible(output))
+        size = Size(size.prompt_tokens, output, 0, size.price)
+        taken = charges(applied, size)
+        settings = self._settings
+        admission = await self._limiter.reserve(ctx.request_id, taken, settings.reservation_ttl_s, settings.redis_lost)
+        ctx.held = Hold(admission.admitted, applied, size, cap_tokens)
+        return self._decide(ctx, taken, admission)
+
+    async def on_answer(self, ctx: RequestContext, events: Sequence[AnswerEvent]) -> Sequence[AnswerEvent]:
+        held = ctx.held
+        if held is None or not held.admitted or not ctx.request.stream:
+            return events
+        held.watch(events)
+        if not held.outrun:
+            return events
+        size = held.next_size()
+        if await self._limiter.extend(ctx.request_id, held.more(size)):
+            held.size = size
+            return events
+        held.spent = True
+        if self._settings.midstream is Midstream.ALLOW or not self._enforced:
+            return events
+        ctx.reason = CUT
+        return [*events, *(Delta(index, finish_reason="length") for index in sorted(held.choices)), Done()]
+
+    async def on_close(self, ctx: RequestContext, termination: Termination) -> None:
+        held = ctx.held
+        if held is None:
+            if ctx.governed:
+                await self._count_attempt(ctx)
+            return
+        if not held.admitted:
+            return
+        totals = ctx.progress.totals
+        size = None
+        if is_charged(ctx, termination):
+            size = Size(totals.prompt_tokens, totals.completion_tokens, totals.cached_tokens, held.size.price)
+        await self._limiter.settle(ctx.request_id, [settled(one.limit.measure, size) for one in held.applied])
+        # An answer that its cap or its limit ended says nothing about how long they are.
+        whole = termination is Termination.COMPLETED and ctx.reason != CUT
+        if whole and totals.completion_tokens < held.cap_tokens:
+            self._expected.learn(ctx.principal.id, ctx.model.name, totals.completion_tokens)
+
+    async def _count_attempt(self, ctx: RequestContext) -> None:
+        """A request that something refused before it came to the reservation was an attempt all the same."""
+        applied = _requests(self._rules.applied(ctx.principal, ctx.model_name))
+        if not applied:
+            return
+        taken = charges(applied, Size(0, 0))
+        try:
+            admission = await self._limiter.attempt(taken, self._settings.redis_lost)
+        except DependencyError:
+            return  # nothing passes anyway
+        self._remember(taken, admission)
+
+    def _decide(self, ctx: RequestContext, taken: Sequence[Charge], admission: Admission) -> Verdict:
+        if admission.shared:
+            ctx.degraded.add(_SHARED)
+        self._remember(taken, admission)
+        told = [(charge.limit, state) for charge, state in zip(taken, admission.states, strict=True)]
+        self._tell(ctx, told)
+        for charge, state in zip(taken, admission.states, strict=True):
+            limit = charge.limit
+            if state.wait_ms != 0:
+                self._exceeded.labels(limit.name, "shadow" if limit.shadow else "enforce").inc()
+            elif admission.admitted and is_soft(limit, state):
+                self._note_soft(ctx, charge, state)
+        return CONTINUE if admission.admitted else Reject(refusal(told, admission.retry_ms))
+
+    def _tell(self, ctx: RequestContext, told: Sequence[tuple[Limit, State]]) -> None:
+        if self._enforced:
+            ctx.response_headers.extend(headers(told))
+
+    def _note_soft(self, ctx: RequestContext, charge: Charge, state: State) -> None:
+        """Told once, by the reservation that took the budget beyond its threshold."""
+        limit = charge.limit
+        if limit.amount - state.remaining - charge.cost < limit.soft:
+            self._soft.labels(limit.name).inc()
+            principal = ctx.principal
+            facts = {"budget": limit.name, "principal": principal.id, "team": principal.team}
+            _log.warning("a budget is used beyond its soft threshold", extra=facts)
+
+    def _remember(self, taken: Sequence[Charge], admission: Admission) -> None:
+        """Until when a limit of requests is known to have none left."""
+        for charge, state in zip(taken, admission.states, strict=True):
+            if state.wait_ms > 0 and charge.limit.measure is Measure.REQUESTS and not charge.limit.shadow:
+                if len(self._blocked) >= _MOST_BLOCKED:
+                    self._blocked.clear()
+                self._blocked[charge.key] = (self._clock.monotonic(), state)
+
+    def _known_blocked(self, applied: Sequence[Applied]) -> list[tuple[Limit, State]]:
+        told = []
+        now_s = self._clock.monotonic()
+        for one in applied:
+            said_s, state = self._blocked.get(one.key, (0.0, None))
+            if state is None:
+                continue
+            passed_ms = int((now_s - said_s) * 1000)
+            if passed_ms >= min(state.wait_ms, _LONGEST_BLOCK_MS):
+                del self._blocked[one.key]
+            else:
+                left = State(state.remaining, max(0, state.reset_ms - passed_ms), state.wait_ms - passed_ms)
+                told.append((one.limit, left))
+        return told
+
+
+def _requests(applied: Sequence[Applied]) -> list[Applied]:
+    return [one for one in applied if one.limit.measure is Measure.REQUESTS]
+
+
+def _prompt(ctx: RequestContext) -> int:
+    """Exact where the model's tokenizer is configured."""
+    return len(ctx.body) // _BYTES_PER_TOKEN if ctx.prompt_tokens is None else ctx.prompt_tokens
+
+
+def _cap(ctx: RequestContext) -> int:
+    """The longest that all its answers together can become."""
+    request = ctx.request
+    if request.operation not in _GENERATING:
+        return 0
+    asked = request.output_limit_tokens
+    return (ctx.default_output_tokens if asked is None else asked) * request.choices

@@ -116,7 +116,7 @@ class Supervisor:
         self._path, self._config = config_path, config
         spool = spool_of_process("supervisor", config.ledger.spool_limit_bytes)
         self._workers = [Worker(config_path, index, run_dir, spool) for index in range(config.service.workers)]
-        self._feed: LedgerFeed | None = None
+        self._feeds: list[LedgerFeed] = []  # one, or none without a ledger
         self._stop = asyncio.Event()
         self._seen = _fingerprint(config_path)
 
@@ -127,10 +127,9 @@ class Supervisor:
             loop.add_signal_handler(number, self._stop.set)
         loop.add_signal_handler(signal.SIGHUP, self._reload)
         if SPOOL_DIR in os.environ:
-            self._feed = LedgerFeed(SpoolReader(Path(os.environ[SPOOL_DIR])), _ledger(self._config))
-        own_metrics = [self._feed.metrics] if self._feed is not None else []
-        admin = await start_admin(self._config.service.admin, ready=self.ready, info=self.info, beside=own_metrics)
-        feeding = loop.create_task(self._feed.run()) if self._feed is not None else None
+            self._feeds.append(LedgerFeed(SpoolReader(Path(os.environ[SPOOL_DIR])), _ledger(self._config)))
+        admin = await start_admin(self._config.service.admin, ready=self.ready, info=self.info, beside=self._feeds)
+        feeding = [loop.create_task(feed.run()) for feed in self._feeds]
         running = [loop.create_task(worker.keep_running()) for worker in self._workers]
         watching = loop.create_task(self._watch_file())
         await self._stop.wait()
@@ -144,10 +143,10 @@ class Supervisor:
             for worker in self._workers:
                 worker.kill()
             await asyncio.wait(late)
-        if self._feed is not None and feeding is not None:
-            feeding.cancel()
-            await asyncio.wait([feeding])
-            await self._feed.finish(_LAST_FEED_S)
+        for feed, task in zip(self._feeds, feeding, strict=True):
+            task.cancel()
+            await asyncio.wait([task])
+            await feed.finish(_LAST_FEED_S)
         await admin.close()
 
     def ready(self) -> bool:
@@ -176,8 +175,8 @@ class Supervisor:
             return
         if config.service != self._config.service:
             _log.warning("changes in `service` take effect at the next start")
-        if self._feed is not None:
-            self._feed.change(_ledger(config))
+        for feed in self._feeds:
+            feed.change(_ledger(config))
         self._config = config
         for worker in self._workers:
             worker.signal(signal.SIGHUP)

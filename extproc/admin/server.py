@@ -15,6 +15,7 @@ import orjson
 import prometheus_client
 from aiohttp import web
 from prometheus_client import multiprocess
+from prometheus_client.registry import Collector
 
 from extproc.config.address import TcpAddress
 
@@ -39,12 +40,12 @@ async def start_admin(
     ready: Callable[[], bool],
     info: Callable[[], Mapping[str, Any]],
     registry: prometheus_client.CollectorRegistry | None = None,
-    beside: Sequence[prometheus_client.CollectorRegistry] = (),
+    beside: Sequence[Collector] = (),
 ) -> AdminServer:
     """Listen on `listen` (port 0: any, see `port`). Raises OSError if that is taken.
 
     `ready` answers `/readyz`, `info` is shown as JSON by `/config`. `registry` holds the metrics of this
-    process; without one they come from PROMETHEUS_MULTIPROC_DIR, and those of `beside` are shown with them.
+    process; without one they come from PROMETHEUS_MULTIPROC_DIR, and what `beside` collects is shown with them.
     """
     app = web.Application()
     app.add_routes(
@@ -92,7 +93,7 @@ class _Scrape:
     def __init__(
         self,
         registry: prometheus_client.CollectorRegistry | None,
-        beside: Sequence[prometheus_client.CollectorRegistry],
+        beside: Sequence[Collector],
     ) -> None:
         self._registry = registry
         self._beside = beside
@@ -107,4 +108,6 @@ class _Scrape:
             return prometheus_client.generate_latest(self._registry)
         registry = prometheus_client.CollectorRegistry()
         multiprocess.MultiProcessCollector(registry, os.environ["PROMETHEUS_MULTIPROC_DIR"])  # type: ignore[no-untyped-call]
-        return b"".join(map(prometheus_client.generate_latest, (registry, *self._beside)))
+        for collector in self._beside:
+            registry.register(collector)
+        return prometheus_client.generate_latest(registry)

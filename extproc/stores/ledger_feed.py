@@ -9,13 +9,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import orjson
-from prometheus_client import CollectorRegistry, Counter, Gauge
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
 
-from extproc.stores.errors import StoreUnavailable
 from extproc.stores.ledger import Ledger
 from extproc.stores.spool import SpoolReader
 
@@ -27,21 +28,24 @@ _RETRY_S = (0.2, 5.0)
 _log = logging.getLogger(__name__)
 
 
-class LedgerFeed:
-    """Carries until it is told to finish. `metrics` holds what it says about itself."""
+class LedgerFeed(Collector):
+    """Carries until it is told to finish. Collected by Prometheus's client, it says how that goes."""
 
     def __init__(self, reader: SpoolReader, ledger: Ledger) -> None:
         self._reader = reader
         self._ledger = ledger
         self._retired: list[Ledger] = []
         self._lost = False
-        self.metrics = CollectorRegistry()
-        self._records = Counter(
-            "extproc_ledger_records_total", "Usage events taken to the ledger.", ("outcome",), registry=self.metrics
-        )
-        waiting = Gauge("extproc_ledger_waiting_bytes", "Spooled and not in the ledger yet.", registry=self.metrics)
-        waiting.set_function(reader.waiting_bytes)
-        self._degraded = Gauge("extproc_ledger_degraded", "1 while the ledger is lost.", registry=self.metrics)
+        self._outcomes = Counter[str]()
+
+    def collect(self) -> Iterator[Metric]:
+        records = CounterMetricFamily("extproc_ledger_records", "Usage events read from the spool.", labels=["outcome"])
+        for outcome in ("recorded", "known", "unreadable"):
+            records.add_metric([outcome], self._outcomes[outcome])
+        yield records
+        waiting = self._reader.waiting_bytes()
+        yield GaugeMetricFamily("extproc_ledger_waiting_bytes", "Spooled and not in the ledger yet.", waiting)
+        yield GaugeMetricFamily("extproc_ledger_degraded", "1 while the ledger is lost.", int(self._lost))
 
     def change(self, ledger: Ledger) -> None:
         """From now on carry to this one."""
@@ -58,7 +62,7 @@ class LedgerFeed:
                     retry_s = shortest_s
                 self._note(None)
                 await asyncio.sleep(_IDLE_S)
-            except (StoreUnavailable, OSError) as error:
+            except Exception as error:  # Redis, the disk, or a bug of ours: carrying goes on all the same
                 self._note(error)
                 await asyncio.sleep(retry_s)
                 retry_s = min(2 * retry_s, longest_s)
@@ -70,7 +74,7 @@ class LedgerFeed:
                 try:
                     while await self._carry():
                         pass
-                except (StoreUnavailable, OSError) as error:
+                except Exception as error:
                     self._note(error)
         for ledger in (*self._retired, self._ledger):
             await ledger.close()
@@ -86,8 +90,8 @@ class LedgerFeed:
         new = await self._ledger.append(events) if events else 0
         self._note(None)
         self._reader.done(batch)
-        self._records.labels("recorded").inc(new)
-        self._records.labels("known").inc(len(events) - new)
+        self._outcomes["recorded"] += new
+        self._outcomes["known"] += len(events) - new
         return True
 
     def _read(self, lines: Sequence[bytes]) -> Sequence[dict[str, Any]]:
@@ -100,7 +104,7 @@ class LedgerFeed:
             if isinstance(event, dict) and event.get("id"):
                 events.append(event)
             else:
-                self._records.labels("unreadable").inc()
+                self._outcomes["unreadable"] += 1
                 _log.error("a spooled usage event can't be read", extra={"bytes": len(line)})
         return events
 
@@ -110,8 +114,7 @@ class LedgerFeed:
         if lost == self._lost:
             return
         self._lost = lost
-        self._degraded.set(lost)
         if lost:
-            _log.error("the ledger can't be reached; usage waits on disk", extra={"error": str(error)})
+            _log.error("the ledger can't be reached; usage waits on disk", extra={"error": repr(error)})
         else:
             _log.warning("the ledger is back")

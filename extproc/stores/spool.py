@@ -145,8 +145,10 @@ class SpoolReader:
         unseen.rename(_mark(batch.segment))
 
     def waiting_bytes(self) -> int:
-        """How much is not `done` yet."""
-        return sum(max(_bytes_in(path) - self._position(path), 0) for path in _segments(self._directory))
+        """How much is not `done` yet. May be asked from another thread than the rest."""
+        return sum(
+            max(_bytes_in(path) - (self._read_to.get(path) or _marked(path)), 0) for path in _segments(self._directory)
+        )
 
     def _read(self, segment: Path, most: int) -> Batch | None:
         position = self._position(segment)
@@ -177,11 +179,16 @@ class SpoolReader:
 
     def _position(self, segment: Path) -> int:
         if segment not in self._read_to:
-            try:
-                self._read_to[segment] = int(_mark(segment).read_text())
-            except (FileNotFoundError, ValueError):
-                self._read_to[segment] = 0
+            self._read_to[segment] = _marked(segment)
         return self._read_to[segment]
+
+
+def _marked(segment: Path) -> int:
+    """How far an earlier reader came."""
+    try:
+        return int(_mark(segment).read_text())
+    except (FileNotFoundError, ValueError):
+        return 0
 
 
 def _mark(segment: Path) -> Path:

@@ -26,6 +26,7 @@ models:
 pools:
   demo: {dialect: openai, model: m, clusters: {a: {endpoints: ["127.0.0.1:1"]}}}
 """
+PAGE = pathlib.Path(__file__).resolve().parents[3] / "docs" / "usage.md"
 NEW_YEAR_S = 1767225600.0  # 2026-01-01T00:00:00Z
 Extproc = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -90,6 +91,7 @@ def test_sums_by_anything_in_every_format(extproc: Extproc, own_redis: RedisServ
         "total                   600          60000              0               5940     0.891\n"
     )
     assert table.stderr == ""
+    assert table.stdout in PAGE.read_text()  # the page shows what this test makes
     rows = list(csv.DictReader(io.StringIO(extproc("--by", "team,day", "--format", "csv").stdout)))
     assert [row["day"] for row in rows if row["team"] == "search"] == [f"2026-01-0{day}" for day in range(1, 6)]
     assert sum(int(row["requests"]) for row in rows) == 600

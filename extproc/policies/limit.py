@@ -1,8 +1,9 @@
 """Limits and budgets: reserve before a request goes on, draw more while it streams, settle when it is over.
 
 On the headers it turns away, without asking Redis, who is known to have no request left. On the request it is last, so
-that what was refused before costs no tokens: one round trip checks and takes everything. At the end it settles to what was really used, which is what the usage event says; an attempt that never
-came as far as the reservation is counted there.
+that what was refused before costs no tokens: one round trip checks and takes everything. At the end it settles to what
+was really used, which is what the usage event says; an attempt that never came as far as the reservation is counted
+there.
 """
 
 from __future__ import annotations
@@ -84,9 +85,10 @@ class LimitRequests:
             return Reject(impossible(output))
         size = Size(size.prompt_tokens, output, 0, size.price)
         taken = charges(applied, size)
+        ctx.held = held = Hold(False, applied, size, cap_tokens)
         settings = self._settings
         admission = await self._limiter.reserve(ctx.request_id, taken, settings.reservation_ttl_s, settings.redis_lost)
-        ctx.held = Hold(admission.admitted, applied, size, cap_tokens)
+        held.admitted = admission.admitted
         return self._decide(ctx, taken, admission)
 
     async def on_answer(self, ctx: RequestContext, events: Sequence[AnswerEvent]) -> Sequence[AnswerEvent]:

@@ -77,6 +77,9 @@ class SharedLimiter:
             except StoreUnavailable as error:
                 self._lose(error)
                 heard = True  # it may have been made all the same
+            except asyncio.CancelledError:
+                self._unmake(reservation, charges)
+                raise
             else:
                 if admission.admitted:
                     self._open[reservation] = _Held(charges, shared=False, unknown=False, ttl_ms=ttl_ms)
@@ -87,8 +90,7 @@ class SharedLimiter:
                 self._open[reservation] = _Held(charges, shared=True, unknown=True, ttl_ms=ttl_ms)
                 return admission
         if heard:
-            nothing = [charge.cost if charge.limit.sticky else 0 for charge in charges]
-            self._keep_for_later(_Settlement(reservation, charges, nothing, unknown=False))
+            self._unmake(reservation, charges)
         if lost is Lost.CLOSED:
             raise DependencyError(NAME, "Redis is lost, and without it nothing may pass")
         return admission
@@ -154,8 +156,9 @@ class SharedLimiter:
             replicas, closed = await self._store.live(self._replica, own, ttl_ms)
             self.reaped += closed
             self._local.replicas = max(1, replicas)
+            told = await self._tell_waiting()
             if self.lost:
-                await self._return()
+                self._return(told)
         except StoreUnavailable as error:
             self._lose(error)
 
@@ -179,6 +182,11 @@ class SharedLimiter:
             settlement.reservation, settlement.charges, settlement.actual, unknown=settlement.unknown
         )
 
+    def _unmake(self, reservation: str, charges: Sequence[Charge]) -> None:
+        """Give back what may have been taken without anyone hearing of it."""
+        attempt = [charge.cost if charge.limit.sticky else 0 for charge in charges]
+        self._keep_for_later(_Settlement(reservation, charges, attempt, unknown=False))
+
     def _keep_for_later(self, settlement: _Settlement) -> None:
         self._spool.append(settlement)
         if len(self._spool) > SPOOL:
@@ -194,8 +202,16 @@ class SharedLimiter:
             held.unknown = True
         _log.warning("Redis is lost: limits are no longer shared", extra={"error": str(error)})
 
-    async def _return(self) -> None:
-        """Say what was kept for later, then go back to asking Redis. Raises StoreUnavailable."""
+    def _return(self, told: int) -> None:
+        """Go back to asking Redis."""
+        self.lost = False
+        self._local.clear()
+        self._report(False)
+        _log.warning("Redis is back: limits are shared again", extra={"settled": told, "dropped": self._dropped})
+        self._dropped = 0
+
+    async def _tell_waiting(self) -> int:
+        """Say what was kept for later; how much it was. Raises StoreUnavailable."""
         told = 0
         while self._spool:
             batch = [self._spool.popleft() for _ in range(min(_AT_ONCE, len(self._spool)))]
@@ -205,8 +221,4 @@ class SharedLimiter:
             if failed:
                 self._spool.extendleft(reversed(failed))
                 raise StoreUnavailable("lost again while it was told what was used meanwhile")
-        self.lost = False
-        self._local.clear()
-        self._report(False)
-        _log.warning("Redis is back: limits are shared again", extra={"settled": told, "dropped": self._dropped})
-        self._dropped = 0
+        return told

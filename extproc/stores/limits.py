@@ -14,6 +14,7 @@ import msgspec
 
 from extproc.limits import TAG, Admission, Charge, State
 from extproc.stores.connection import bounded, connect
+from extproc.stores.scripts import PATIENCE, Script, ScriptRunner
 
 REMEMBER_S = 3600
 """How long a reservation that was closed without its owner, or settled for a lost Redis, is remembered."""
@@ -33,15 +34,17 @@ class RedisLimits:
 
     def __init__(self, url: str, timeout_s: float, now_ms: int | None = None) -> None:
         self._timeout_s = timeout_s
-        self._redis = connect(url, timeout_s)
+        self._redis = connect(url, PATIENCE * timeout_s)
+        self._runner = ScriptRunner(self._redis, timeout_s)
         self.now_ms = now_ms
         common = (_SCRIPTS / "counters.lua").read_text()
         self._reserve, self._extend, self._settle, self._reap = (
-            self._redis.register_script(common + (_SCRIPTS / f"{name}.lua").read_text())
+            Script(self._redis, common + (_SCRIPTS / f"{name}.lua").read_text())
             for name in ("reserve", "extend", "settle", "reap")
         )
 
     async def close(self) -> None:
+        await self._runner.close()
         await self._redis.aclose()
 
     async def reserve(self, reservation: str, charges: Sequence[Charge], ttl_ms: int) -> Admission:
@@ -80,10 +83,9 @@ class RedisLimits:
         async with bounded(self._timeout_s):
             await self._redis.execute_command("ZREM", _REPLICAS, replica)  # type: ignore[no-untyped-call]
 
-    async def _run(self, script: Any, keys: Sequence[str], request: Any) -> Any:
+    async def _run(self, script: Script, keys: Sequence[str], request: Any) -> Any:
         now = "" if self.now_ms is None else self.now_ms
-        async with bounded(self._timeout_s):
-            return await script(keys=keys, args=(_pack(request), now))
+        return await self._runner.run(script, keys, (_pack(request), now))
 
 
 def _wire(charge: Charge) -> tuple[str | int | bool, ...]:

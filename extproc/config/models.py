@@ -13,8 +13,19 @@ from extproc import money
 from extproc.config.section import ExistingFile, Name, Section
 from extproc.operation import Operation
 
-# As text: a YAML number would have been a float on its way here.
-Amount = Annotated[str, pydantic.StringConstraints(pattern=r"^[0-9]{1,9}(\.[0-9]{1,9})?$")]
+
+def _no_float(value: Any) -> Any:
+    """A YAML number has been a float on its way here."""
+    if isinstance(value, int | float):
+        raise ValueError('write an amount of money in quotes: "2.50"')
+    return value
+
+
+Amount = Annotated[
+    str,
+    pydantic.BeforeValidator(_no_float),
+    pydantic.StringConstraints(pattern=r"^[0-9]{1,9}(\.[0-9]{1,9})?$"),
+]
 Currency = Annotated[str, pydantic.StringConstraints(pattern=r"^[A-Z]{3}$")]
 
 

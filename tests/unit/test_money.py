@@ -94,5 +94,5 @@ def test_prices_in_the_configuration_are_plain_decimals(amount: str) -> None:
 
 
 def test_a_price_is_text_never_a_float() -> None:
-    with pytest.raises(ValueError, match="valid string"):
+    with pytest.raises(ValueError, match="in quotes"):
         ModelPrice.model_validate_json('{"input_per_mtok": 2.5}')

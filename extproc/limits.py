@@ -80,13 +80,15 @@ class Limit(Struct, frozen=True):
         return self.measure is Measure.REQUESTS
 
     def share(self, replicas: int) -> Limit:
-        """What one of `replicas` may use of it on its own; never nothing."""
+        """What one of `replicas` may use of it on its own; never nothing. For Python's counting alone."""
         if replicas <= 1:
             return self
         amount = max(1, self.amount // replicas)
         if self.kind is Kind.BUCKET:
-            window_ms = self.amount * self.b * self.tick_ms // self.a
-            return bucket(self.name, self.measure, amount, window_ms, shadow=self.shadow)
+            ticks = self.amount * self.b // self.a
+            return Limit(
+                self.name, self.measure, self.kind, amount, amount, ticks, self.tick_ms, self.shadow, self.soft
+            )
         return Limit(
             self.name, self.measure, self.kind, amount, self.a, self.b, self.tick_ms, self.shadow, self.soft // replicas
         )

@@ -85,7 +85,7 @@ class LimitRequests:
             return Reject(impossible(output))
         size = Size(size.prompt_tokens, output, 0, size.price)
         taken = charges(applied, size)
-        ctx.held = held = Hold(False, applied, size, cap_tokens)
+        ctx.held = held = Hold(False, applied, size, cap_tokens, ctx.request.choices)
         settings = self._settings
         admission = await self._limiter.reserve(ctx.request_id, taken, settings.reservation_ttl_s, settings.redis_lost)
         held.admitted = admission.admitted
@@ -106,7 +106,7 @@ class LimitRequests:
         if self._settings.midstream is Midstream.ALLOW or not self._enforced:
             return events
         ctx.reason = CUT
-        return [*events, *(Delta(index, finish_reason="length") for index in sorted(held.choices)), Done()]
+        return [*events, *(Delta(index, finish_reason="length") for index in sorted(held.unfinished)), Done()]
 
     async def on_close(self, ctx: RequestContext, termination: Termination) -> None:
         held = ctx.held

@@ -25,27 +25,36 @@ class Hold(Struct):
     applied: Sequence[Applied] = ()
     size: Size = Size(0, 0)
     cap_tokens: int = 0
+    choices: int = 1
     spent: bool = False
     pieces: int = 0
     chars: int = 0
     reported: int = 0
-    choices: set[int] = set()
+    unfinished: set[int] = set()
+    finished: int = 0
     ended: bool = False
 
     def watch(self, events: Sequence[AnswerEvent]) -> None:
         """Keep count of what passes. Servers send a token or more in a piece; the exact count comes at the end."""
         for event in events:
             if type(event) is Delta:
-                self.choices.add(event.index)
-                length = len(event.text) + len(event.reasoning)
-                if length or event.tool_calls:
-                    self.pieces += 1
-                    self.chars += length
-                self.ended = self.ended or event.finish_reason is not None
+                self._watch_piece(event)
             elif type(event) is Usage:
                 self.reported = max(self.reported, event.completion_tokens or 0)
             elif type(event) is Done or type(event) is Failed:
                 self.ended = True
+
+    def _watch_piece(self, piece: Delta) -> None:
+        length = len(piece.text) + len(piece.reasoning)
+        if length or piece.tool_calls:
+            self.pieces += 1
+            self.chars += length
+        if piece.finish_reason is None:
+            self.unfinished.add(piece.index)
+            return
+        self.unfinished.discard(piece.index)
+        self.finished += 1
+        self.ended = self.ended or self.finished >= self.choices
 
     @property
     def used_tokens(self) -> int:

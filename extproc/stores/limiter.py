@@ -61,7 +61,6 @@ class SharedLimiter:
         self._spool: deque[_Settlement] = deque()
         self._dropped = 0
         self.lost = False
-        self.reaped = 0
 
     @property
     def idle(self) -> bool:
@@ -154,7 +153,8 @@ class SharedLimiter:
         ttl_ms = max((held.ttl_ms for held in self._open.values()), default=0)
         try:
             replicas, closed = await self._store.live(self._replica, own, ttl_ms)
-            self.reaped += closed
+            if closed:
+                _log.warning("reservations that were left open are closed", extra={"reservations": closed})
             self._local.replicas = max(1, replicas)
             told = await self._tell_waiting()
             if self.lost:
@@ -164,12 +164,12 @@ class SharedLimiter:
 
     async def close(self) -> None:
         """Leave the others this replica's share, and hang up."""
-        if self._spool:
-            _log.error("settlements lost: Redis did not come back", extra={"settlements": len(self._spool)})
         try:
+            await self._tell_waiting()
             await self._store.leave(self._replica)
         except StoreUnavailable:
-            pass  # it is forgotten soon in any case
+            if self._spool:
+                _log.error("settlements lost: Redis did not come back", extra={"settlements": len(self._spool)})
         finally:
             await self._store.close()
 

@@ -14,6 +14,7 @@ from extproc.clock import Clock
 from extproc.config.policy import PolicySettings
 from extproc.exchange.messages import Event, Reply
 from extproc.journey import Journey, Runtime
+from extproc.limits import Limiter
 from extproc.policies import pipeline
 from extproc.policies.interface import Services
 from extproc.routing import catalog
@@ -77,7 +78,12 @@ class RecordedUsage:
 class Inside:
     """One worker's inside; `settings` replace those of the policies named."""
 
-    def __init__(self, directory: Path, settings: Mapping[str, PolicySettings] | None = None) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        settings: Mapping[str, PolicySettings] | None = None,
+        limiter: Limiter | None = None,
+    ) -> None:
         hasher = KeyHasher(SECRET.encode())
         path = directory / "gateway.yaml"
         path.write_text(CONFIG.format(secret=SECRET, key_hash=hasher.hash(KEY)))
@@ -89,7 +95,7 @@ class Inside:
             keys=CachedKeys(NoStore(), hasher, config.keys.static, Clock()),
             metrics=Metrics(self.registry),
             usage=self.usage,
-            limiter=LocalLimiter(Clock()),
+            limiter=limiter or LocalLimiter(Clock()),
             config_version=config.version,
         )
         built = pipeline.build({**config.policies, **(settings or {})}, self.services)

@@ -14,7 +14,7 @@ import signal
 import socket
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,11 +27,12 @@ from extproc.errors import ConfigError
 from extproc.policies import pipeline
 from extproc.stores.ledger import Ledger, Retention
 from extproc.stores.ledger_feed import LedgerFeed
+from extproc.stores.limits import settle_for_the_dead
 from extproc.stores.spool import SPOOL_DIR, SpoolReader, SpoolWriter, spool_of_process
 from extproc.telemetry import logs
 from extproc.telemetry.metrics import RUN_DIR
 from extproc.telemetry.open_exchanges import path_of
-from extproc.telemetry.usage import account_for_the_dead
+from extproc.telemetry.usage import account_for_the_dead, owed_by_the_dead
 
 # gRPC's older poller wakes fewer threads per message than its event engine: a fifth less CPU per exchange, measured
 # with gRPC 1.81. Setting the variable oneself overrides it.
@@ -49,10 +50,18 @@ _log = logging.getLogger(__name__)
 class Worker:
     """One worker's process, started again whenever it dies."""
 
-    def __init__(self, config_path: Path, index: int, run_dir: str, spool: SpoolWriter | None) -> None:
+    def __init__(
+        self,
+        config_path: Path,
+        index: int,
+        run_dir: str,
+        spool: SpoolWriter | None,
+        owed: Callable[[list[tuple[str, list[int]]]], None],
+    ) -> None:
         self._path, self._index = config_path, index
         self._run_dir = run_dir
         self._spool = spool
+        self._owed = owed
         self._process: asyncio.subprocess.Process | None = None
         self._stopping = asyncio.Event()
         self.ready = False
@@ -69,7 +78,11 @@ class Worker:
             code = await self._process.wait()
             self.ready = False
             multiprocess.mark_process_dead(self._process.pid, self._run_dir)  # type: ignore[no-untyped-call]
-            left = account_for_the_dead(path_of(self._run_dir, self._index), sys.stdout.fileno(), self._spool)
+            table = path_of(self._run_dir, self._index)
+            owed = owed_by_the_dead(table)
+            left = account_for_the_dead(table, sys.stdout.fileno(), self._spool)
+            if owed:
+                self._owed(owed)
             if self._stopping.is_set():
                 return
             _log.error("worker died", extra={"worker": self._index, "code": code, "exchanges_lost": left})
@@ -115,7 +128,10 @@ class Supervisor:
     def __init__(self, config_path: Path, config: GatewayConfig, run_dir: str) -> None:
         self._path, self._config = config_path, config
         spool = spool_of_process("supervisor", config.ledger.spool_limit_bytes)
-        self._workers = [Worker(config_path, index, run_dir, spool) for index in range(config.service.workers)]
+        self._workers = [
+            Worker(config_path, index, run_dir, spool, self._settle) for index in range(config.service.workers)
+        ]
+        self._settling: set[asyncio.Task[None]] = set()
         self._feeds: list[LedgerFeed] = []  # one, or none without a ledger
         self._stop = asyncio.Event()
         self._seen = _fingerprint(config_path)
@@ -148,6 +164,14 @@ class Supervisor:
             await asyncio.wait([task])
             await feed.finish(_LAST_FEED_S)
         await admin.close()
+
+    def _settle(self, owed: list[tuple[str, list[int]]]) -> None:
+        """What a dead worker said was used and had not settled."""
+        redis = self._config.redis
+        work = settle_for_the_dead(redis.url.get_secret_value(), redis.timeout_s, owed)
+        task = asyncio.get_running_loop().create_task(work)
+        self._settling.add(task)
+        task.add_done_callback(self._settling.discard)
 
     def ready(self) -> bool:
         """Every worker takes streams."""

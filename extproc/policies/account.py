@@ -43,7 +43,9 @@ class Account:
         event["upstream_usage"] = progress.upstream_usage
         event["status"] = progress.status
         event["duration_ms"] = round(duration_s * 1e3, 3)
-        self._usage.closed(ctx.request_id, event)
+        held = ctx.held
+        owed = [] if held is None else held.owed(progress.totals, charged=is_charged(ctx, termination))
+        self._usage.closed(ctx.request_id, event, owed)
 
     def _known(self, ctx: RequestContext) -> Facts:
         return {

@@ -110,8 +110,12 @@ class UsageRecorder(Protocol):
     def opened(self, exchange_id: str, facts: Mapping[str, Any]) -> None:
         """What is known of an exchange so far: its event, should this process be killed before it is closed."""
 
-    def closed(self, exchange_id: str, event: Mapping[str, Any]) -> None:
-        """The exchange's one usage event (proto: extproc.v1.UsageEvent)."""
+    def closed(self, exchange_id: str, event: Mapping[str, Any], owed: Sequence[int] = ()) -> None:
+        """The exchange's one usage event (proto: extproc.v1.UsageEvent). `owed`: what its reservation is yet to be
+        settled to, by the supervisor should this process be killed before it is `settled`."""
+
+    def settled(self, exchange_id: str) -> None:
+        """Nothing is owed any more."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,7 +23,7 @@ from extproc.policies.interface import CONTINUE, Reject, Services, Termination, 
 from extproc.policies.limit_answers import headers, impossible, is_soft, refusal
 from extproc.policies.limit_expected import ExpectedOutput
 from extproc.policies.limit_hold import Hold
-from extproc.policies.limit_rules import Applied, Rules, Size, charges, fitting_output, settled
+from extproc.policies.limit_rules import Applied, Rules, Size, charges, fitting_output
 from extproc.policies.limit_settings import Midstream, Settings
 
 CUT = "limit_reached"
@@ -46,6 +46,7 @@ class LimitRequests:
     def __init__(self, settings: Settings, services: Services) -> None:
         self._settings = settings
         self._limiter = services.limiter
+        self._usage = services.usage
         self._clock = services.clock
         self._rules = Rules(settings)
         self._expected = ExpectedOutput()
@@ -117,10 +118,8 @@ class LimitRequests:
         if not held.admitted:
             return
         totals = ctx.progress.totals
-        size = None
-        if is_charged(ctx, termination):
-            size = Size(totals.prompt_tokens, totals.completion_tokens, totals.cached_tokens, held.size.price)
-        await self._limiter.settle(ctx.request_id, [settled(one.limit.measure, size) for one in held.applied])
+        await self._limiter.settle(ctx.request_id, held.owed(totals, charged=is_charged(ctx, termination)))
+        self._usage.settled(ctx.request_id)
         # An answer that its cap or its limit ended says nothing about how long they are.
         whole = termination is Termination.COMPLETED and ctx.reason != CUT
         if whole and totals.completion_tokens < held.cap_tokens:

@@ -10,8 +10,9 @@ from collections.abc import Sequence
 from msgspec import Struct
 
 from extproc.dialects.answer import AnswerEvent, Delta, Done, Failed, Usage
+from extproc.dialects.interface import TokenTotals
 from extproc.limits import Measure
-from extproc.policies.limit_rules import Applied, Size
+from extproc.policies.limit_rules import Applied, Size, settled
 
 _CHARS_PER_TOKEN = 4
 _STEP_TOKENS = 64
@@ -55,6 +56,15 @@ class Hold(Struct):
         self.unfinished.discard(piece.index)
         self.finished += 1
         self.ended = self.ended or self.finished >= self.choices
+
+    def owed(self, totals: TokenTotals, *, charged: bool) -> list[int]:
+        """What each charge is settled to. Nothing where nothing was taken."""
+        if not self.admitted:
+            return []
+        size = None
+        if charged:
+            size = Size(totals.prompt_tokens, totals.completion_tokens, totals.cached_tokens, self.size.price)
+        return [settled(one.limit.measure, size) for one in self.applied]
 
     @property
     def used_tokens(self) -> int:

@@ -56,11 +56,11 @@ ON_ANSWER: tuple[type[AnswerPolicy], ...] = (
     LimitRequests,
     CountTokens,
 )
-# Once, when the exchange is over. First the last count, then what is charged for it.
+# Once, when the exchange is over: the last count; what it was, on record with what is owed for it; then that is paid.
 ON_CLOSE: tuple[type[ClosePolicy], ...] = (
     CountTokens,
-    LimitRequests,
     Account,
+    LimitRequests,
 )
 
 POLICIES: Mapping[str, type[Policy]] = {

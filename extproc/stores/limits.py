@@ -6,6 +6,7 @@ that on a Redis Cluster all limits of a request are in one slot. Must not know: 
 
 from __future__ import annotations
 
+import asyncio
 import pathlib
 from collections.abc import Sequence
 from typing import Any
@@ -14,6 +15,7 @@ import msgspec
 
 from extproc.limits import TAG, Admission, Charge, State
 from extproc.stores.connection import bounded, connect
+from extproc.stores.errors import StoreUnavailable
 from extproc.stores.scripts import PATIENCE, Script, ScriptRunner
 
 REMEMBER_S = 3600
@@ -23,6 +25,7 @@ _OPEN, _EXPIRY, _REPLICAS, _CLOSED = f"{TAG}:open", f"{TAG}:expiry", f"{TAG}:rep
 _SCRIPTS = pathlib.Path(__file__).parent / "lua"
 _REPLICA_TTL_MS = 10_000
 _MOST_REAPED = 200
+_RETRY_S = 1.0
 _pack = msgspec.msgpack.Encoder().encode
 
 
@@ -86,6 +89,24 @@ class RedisLimits:
     async def _run(self, script: Script, keys: Sequence[str], request: Any) -> Any:
         now = "" if self.now_ms is None else self.now_ms
         return await self._runner.run(script, keys, (_pack(request), now))
+
+
+async def settle_for_the_dead(url: str, timeout_s: float, owed: Sequence[tuple[str, Sequence[int]]]) -> None:
+    """Settle the reservations of a process that is gone, as soon as Redis answers; their charges it knows itself."""
+    store = RedisLimits(url, timeout_s)
+    waiting = list(owed)
+    try:
+        for _ in range(int(REMEMBER_S / _RETRY_S)):
+            try:
+                while waiting:
+                    reservation, actual = waiting[-1]
+                    await store.settle(reservation, (), actual)
+                    waiting.pop()
+                return
+            except StoreUnavailable:
+                await asyncio.sleep(_RETRY_S)
+    finally:
+        await store.close()
 
 
 def _wire(charge: Charge) -> tuple[str | int | bool, ...]:

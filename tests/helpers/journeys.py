@@ -66,13 +66,19 @@ class RecordedUsage:
     def __init__(self) -> None:
         self.open: dict[str, Mapping[str, Any]] = {}
         self.events: list[Mapping[str, Any]] = []
+        self.owed: dict[str, Sequence[int]] = {}
 
     def opened(self, exchange_id: str, facts: Mapping[str, Any]) -> None:
         self.open[exchange_id] = facts
 
-    def closed(self, exchange_id: str, event: Mapping[str, Any]) -> None:
+    def closed(self, exchange_id: str, event: Mapping[str, Any], owed: Sequence[int] = ()) -> None:
         self.open.pop(exchange_id, None)
         self.events.append(event)
+        if owed:
+            self.owed[exchange_id] = owed
+
+    def settled(self, exchange_id: str) -> None:
+        self.owed.pop(exchange_id, None)
 
 
 class Inside:

@@ -33,7 +33,6 @@ _GENERATING = frozenset({Operation.CHAT, Operation.COMPLETIONS})
 _BYTES_PER_TOKEN = 4
 _LONGEST_BLOCK_MS = 5000  # if Redis forgets meanwhile, so do we
 _MOST_BLOCKED = 10_000
-_SHARED = "limits"
 _log = logging.getLogger(__name__)
 
 
@@ -139,7 +138,7 @@ class LimitRequests:
 
     def _decide(self, ctx: RequestContext, taken: Sequence[Charge], admission: Admission) -> Verdict:
         if admission.shared:
-            ctx.degraded.add(_SHARED)
+            ctx.degraded.add(self.name)
         self._remember(taken, admission)
         told = [(charge.limit, state) for charge, state in zip(taken, admission.states, strict=True)]
         self._tell(ctx, told)

@@ -21,8 +21,8 @@ from extproc.stores.errors import StoreUnavailable
 from extproc.stores.limits import RedisLimits
 from extproc.stores.local_share import LocalLimiter
 
-NAME = "limits"
-"""What is degraded while Redis is lost."""
+NAME = "limit"
+"""The policy that is degraded while Redis is lost."""
 
 LIVE_S = 1.0
 PROBE_S = 0.5

@@ -56,7 +56,7 @@ async def under_load(limited: Limited, lose: Callable[[], None], mend: Callable[
     await asyncio.sleep(1.0)
     await asyncio.to_thread(lose)
     await asyncio.sleep(2.0)
-    assert Scrape(limited.gateway.ports.service_admin).value("extproc_degraded", dependency="limits") == 1
+    assert Scrape(limited.gateway.ports.service_admin).value("extproc_degraded") == 1
     await asyncio.to_thread(mend)
     await running
     assert await asyncio.to_thread(wait_until, lambda: not is_degraded(limited))
@@ -64,7 +64,7 @@ async def under_load(limited: Limited, lose: Callable[[], None], mend: Callable[
 
 
 def is_degraded(limited: Limited) -> bool:
-    return Scrape(limited.gateway.ports.service_admin).value("extproc_degraded", dependency="limits") > 0
+    return Scrape(limited.gateway.ports.service_admin).value("extproc_degraded") > 0
 
 
 def losses(limited: Limited) -> int:
@@ -81,7 +81,7 @@ def check(answers: list[Answer]) -> None:
     assert Counter(answer.status for answer in answers) == {200: len(answers)}
     assert max(answer.took_s for answer in answers) < TIMEOUT_S + SLACK_S
     degraded = [answer.headers.get("x-extproc-degraded") for answer in answers]
-    assert set(degraded) == {None, "limits"}
+    assert set(degraded) == {None, "limit"}
     assert degraded[0] is None
     assert degraded[-1] is None
 
@@ -147,7 +147,7 @@ async def test_closed_refuses_while_redis_is_lost(tmp_path: pathlib.Path) -> Non
             assert {(answer.status, answer.code) for answer in refused} == {(503, "overloaded")}
             assert refused[0].took_s < TIMEOUT_S + SLACK_S
             assert max(answer.took_s for answer in refused[1:]) < SLACK_S
-            assert {answer.headers["x-extproc-degraded"] for answer in refused} == {"limits"}
+            assert {answer.headers["x-extproc-degraded"] for answer in refused} == {"limit"}
             assert await asyncio.to_thread(wait_until, lambda: not is_degraded(closed))
             assert (await ask(client, "load")).status == 200
     finally:

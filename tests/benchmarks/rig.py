@@ -162,7 +162,7 @@ def without_processor(bootstrap: Any) -> None:
     for listener in bootstrap["static_resources"]["listeners"]:
         for manager in _managers(listener):
             filters = manager["http_filters"]
-            manager["http_filters"] = [f for f in filters if "ext_proc" not in f["name"]]
+            manager["http_filters"] = [f for f in filters if "ExternalProcessor" not in str(f)]
             for route in manager["route_config"]["virtual_hosts"][0]["routes"]:
                 route["match"].pop("headers", None)
 

@@ -68,6 +68,11 @@ _log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 
+async def _bounded(work: Coroutine[Any, Any, T], deadline_s: float) -> T:
+    async with asyncio.timeout(deadline_s):
+        return await work
+
+
 @dataclass(frozen=True, slots=True)
 class Step:
     """One policy's place in one phase: `run` is its method for that phase."""
@@ -76,6 +81,11 @@ class Step:
     run: Callable[..., Coroutine[Any, Any, Any]]
     settings: PolicySettings
     shadow: bool
+
+    def within_deadline(self, work: Coroutine[Any, Any, T]) -> Coroutine[Any, Any, T]:
+        """`work`, which then raises TimeoutError when the policy's deadline passes."""
+        deadline_s = self.settings.deadline_s
+        return work if deadline_s is None else _bounded(work, deadline_s)
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +113,7 @@ class Pipeline:
         for step in self.answer:
             passed: Sequence[AnswerEvent] | Continue | Reject
             try:
-                passed = await _bounded(step.run(ctx, events), step.settings.deadline_s)
+                passed = await step.within_deadline(step.run(ctx, events))
             except (DependencyError, TimeoutError) as error:
                 passed = self._failed(step, ctx, error)
             ended_s = clock()
@@ -138,7 +148,7 @@ class Pipeline:
         for step in steps:
             verdict: Verdict
             try:
-                verdict = await _bounded(step.run(ctx), step.settings.deadline_s)
+                verdict = await step.within_deadline(step.run(ctx))
             except (DependencyError, TimeoutError) as error:
                 verdict = self._failed(step, ctx, error)
             ended_s = clock()
@@ -162,14 +172,6 @@ class Pipeline:
     def _count(self, step: Step, verdict: Verdict) -> None:
         reason = verdict.rejection.reason if isinstance(verdict, Reject) else ""
         self.services.metrics.verdict(step.name, type(verdict).__name__.lower(), step.settings.mode, reason)
-
-
-async def _bounded(work: Coroutine[Any, Any, T], deadline_s: float | None) -> T:
-    """The result of `work`. Raises TimeoutError when the deadline passes."""
-    if deadline_s is None:
-        return await work
-    async with asyncio.timeout(deadline_s):
-        return await work
 
 
 def build(settings: Mapping[str, PolicySettings], services: Services) -> Pipeline:

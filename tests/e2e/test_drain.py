@@ -16,7 +16,8 @@ from tests.helpers.stack import CONFIG
 from tests.helpers.usage import usage_of
 
 # Longer than Envoy takes to find by its health checks that the service is on its way out.
-SLOW = "[[demo:tokens=160]][[demo:tpot_ms=30]]"
+ANSWER = "one more word " * 45 + "and an end"
+SLOW = f"[[demo:echo]][[demo:tpot_ms=30]]{ANSWER}"
 DRAIN_TIMEOUT_S = 30
 
 
@@ -39,7 +40,6 @@ def http(gateway: GatewayBeside, stack_key: str) -> Iterator[httpx.Client]:
 def test_a_stream_in_flight_is_finished_and_nothing_new_is_begun(gateway: GatewayBeside, http: httpx.Client) -> None:
     assert gateway.service.pid is not None
     body = {"model": "demo-llm", "messages": [{"role": "user", "content": SLOW}]}
-    whole = http.post("/chat/completions", json=body).json()["choices"][0]["message"]["content"]
     with http.stream("POST", "/chat/completions", json={**body, "stream": True}) as answer:
         lines = answer.iter_lines()
         received = [next(lines)]
@@ -55,7 +55,7 @@ def test_a_stream_in_flight_is_finished_and_nothing_new_is_begun(gateway: Gatewa
     assert refused.headers["retry-after"]
     *events, last = [line.removeprefix("data: ") for line in received if line]
     assert last == "[DONE]"
-    assert "".join(json.loads(event)["choices"][0]["delta"].get("content", "") for event in events) == whole
+    assert "".join(json.loads(event)["choices"][0]["delta"].get("content", "") for event in events) == ANSWER
     assert wait_until(lambda: gateway.service.exit_code is not None, DRAIN_TIMEOUT_S)
     assert gateway.service.exit_code == 0
     assert usage_of(gateway.service.log, answer.headers["x-request-id"])["termination"] == "COMPLETED"
@@ -90,6 +90,6 @@ def test_a_stream_that_outlasts_the_drain_is_cut_off_and_on_record(
         assert wait_until(lambda: gateway.service.exit_code is not None, DRAIN_TIMEOUT_S / 2)
         event = usage_of(gateway.service.log, answer.headers["x-request-id"])
         assert event["termination"] == "CANCELLED"
-        assert 0 < event["completion_tokens"] < 160
+        assert 0 < event["completion_tokens"] < len(ANSWER.split())
     finally:
         gateway.close()

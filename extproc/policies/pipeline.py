@@ -163,7 +163,7 @@ class Pipeline:
     def _failed(self, step: Step, ctx: RequestContext, error: DependencyError | TimeoutError) -> Continue | Reject:
         """A dependency was lost or too slow: the policy's own failure mode says what follows."""
         dependency = error.dependency if isinstance(error, DependencyError) else step.name
-        ctx.degraded.add(dependency)
+        ctx.degraded.add(step.name)
         self.services.metrics.dependency_failed(step.name, dependency)
         if step.settings.on_failure is FailureMode.OPEN:
             return CONTINUE

@@ -164,7 +164,7 @@ def test_many_clients_leave_at_once(world: World) -> None:
 def test_a_model_stops_generating_for_a_client_that_left(stack: "Stack", stack_key: str) -> None:
     books = books_of(stack)
     client = openai.OpenAI(base_url=stack.base_url, api_key=stack_key, max_retries=0)
-    with books.accounted() as entries:
+    with client, books.accounted() as entries:
         answer = client.chat.completions.create(
             model="demo-llm", messages=[{"role": "user", "content": LONG}], stream=True
         )
@@ -200,7 +200,7 @@ def test_a_slow_reader_holds_the_model_server_back_and_loses_nothing(world: Worl
     world.upstream.script = stream(*pieces, content("", "stop"), b"data: [DONE]\n\n")
     world.upstream.written_bytes = 0
     with world.books.accounted() as entries, Connection(world.port, receive_buffer_bytes=4096) as connection:
-        connection.send(request(CHAT, body(stream=True), key=KEY))
+        connection.send(request(CHAT, body(model="patient", stream=True), key=KEY))
         assert wait_until(world.upstream.stalls)
         assert world.upstream.written_bytes < 0.7 * sum(map(len, pieces))
         answer = connection.answer()
@@ -266,6 +266,17 @@ def test_trailers_of_http2_change_nothing(world: World) -> None:
         asked = connection.post(CHAT, body(), AUTHORIZED, trailers=[("x-a", "b"), ("x-extproc-pool", "nobody")])
         assert connection.read_until(asked).status == 200
     assert json.loads(world.upstream.seen[-1].body)["model"] == "x"
+
+
+def test_a_large_body_with_trailers_is_refused_rather_than_doubled(world: World) -> None:
+    large = body(user="x" * 700_000)
+    with world.books.accounted() as entries, Http2Connection(world.port) as connection:
+        asked = connection.post(CHAT, large, AUTHORIZED, trailers=[("x-a", "b")])
+        response = connection.read_until(asked)
+    assert response.status == 413
+    assert_openai_error(response.headers, json.loads(response.body), 413, "request_too_large")
+    assert entries.outcomes() == [("REJECTED", "request_too_large", 413)]
+    assert world.upstream.seen == []
 
 
 def test_an_http2_stream_that_is_reset_ends_alone(world: World) -> None:

@@ -52,11 +52,24 @@ class Http2Connection:
         first = [(":method", "POST"), (":scheme", "http"), (":authority", "test"), (":path", path)]
         self._responses[stream] = Response()
         self._h2.send_headers(stream, [*first, *headers])
-        self._h2.send_data(stream, body, end_stream=trailers is None)
-        if trailers is not None:
+        while body and not self._responses[stream].ended:
+            room = min(self._h2.local_flow_control_window(stream), self._h2.max_outbound_frame_size)
+            if room:
+                self._h2.send_data(stream, body[:room])
+                body = body[room:]
+            else:
+                self._receive()
+            self._flush()
+        if not self._responses[stream].ended:
+            self._end(stream, trailers)
+        return stream
+
+    def _end(self, stream: int, trailers: Headers | None) -> None:
+        if trailers is None:
+            self._h2.end_stream(stream)
+        else:
             self._h2.send_headers(stream, trailers, end_stream=True)
         self._flush()
-        return stream
 
     def reset(self, stream: int) -> None:
         self._h2.reset_stream(stream, h2.errors.ErrorCodes.CANCEL)
@@ -66,13 +79,16 @@ class Http2Connection:
         """Read until `text` has come so many times on this stream, or it has ended."""
         response = self._responses[stream]
         while not (response.ended or (text is not None and response.body.count(text) >= times)):
-            received = self._socket.recv(65536)
-            if not received:
+            if not self._receive():
                 break
-            for event in self._h2.receive_data(received):
-                self._take(event)
-            self._flush()
         return response
+
+    def _receive(self) -> bool:
+        received = self._socket.recv(65536)
+        for event in self._h2.receive_data(received):
+            self._take(event)
+        self._flush()
+        return bool(received)
 
     def _take(self, event: h2.events.Event) -> None:
         if isinstance(event, h2.events.ResponseReceived):

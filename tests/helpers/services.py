@@ -9,7 +9,7 @@ import sys
 import textwrap
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 import envoy
 import httpx
@@ -36,12 +36,16 @@ _ENVOY_OPTIONS = ("--disable-hot-restart", "--concurrency", "1", "-l", "warning"
 
 @dataclasses.dataclass(frozen=True)
 class Upstreams:
-    """The ports behind each pool; each pool is a public model of the same name."""
+    """The ports behind each pool; each pool is a public model of the same name.
+
+    `patient` is `openai` with time-outs that nothing here reaches; `nobody` is there always, without a server.
+    """
 
     openai: int = 9
     triton: int = 9
     kserve: int = 9
     pair: tuple[int, int] = (9, 10)
+    tritons: tuple[int, int] = (9, 10)
 
 
 class ServedGateway:
@@ -53,6 +57,7 @@ class ServedGateway:
         self.directory = directory
         self.redis_socket = directory / "redis.sock"
         self._guardian = Guardian()
+        self._clients = ExitStack()
         self._config_file = directory / "gateway.yaml"
         self._config_file.write_text(_text(directory, base, upstreams, workers))
         self.config = configuration.load(self._config_file, pipeline.SETTINGS)
@@ -90,7 +95,7 @@ class ServedGateway:
         return httpx.get(f"http://127.0.0.1:{self.admin_port}/clusters?filter=^{name}").text.splitlines()
 
     def workers(self) -> list[psutil.Process]:
-        return [child for child in psutil.Process(self.service.pid).children() if "extproc.app" in child.cmdline()]
+        return [child for child in psutil.Process(self.service.pid).children() if _is_worker(child)]
 
     def client(self, key: str = KEY) -> httpx.Client:
         return httpx.Client(
@@ -98,16 +103,26 @@ class ServedGateway:
         )
 
     def openai(self, key: str = KEY) -> openai.OpenAI:
-        """The official client, which doesn't try again what failed."""
-        return openai.OpenAI(base_url=f"http://127.0.0.1:{self.port}/v1", api_key=key, max_retries=0, timeout=20)
+        """The official client, which doesn't try again what failed. It is closed with the gateway."""
+        client = openai.OpenAI(base_url=f"http://127.0.0.1:{self.port}/v1", api_key=key, max_retries=0, timeout=20)
+        self._clients.callback(client.close)
+        return client
 
     def close(self) -> None:
+        self._clients.close()
         self.envoy.stop(2.0)
         self.service.stop(5.0)
         self._guardian.close()
 
     def _process(self, name: str, command: tuple[str, ...], env: Mapping[str, str]) -> Process:
         return Process(name, command, env, self.directory / f"{name}.log", self._guardian)
+
+
+def _is_worker(process: psutil.Process) -> bool:
+    try:
+        return "extproc.app" in process.cmdline()
+    except (psutil.NoSuchProcess, psutil.ZombieProcess):
+        return False
 
 
 @contextmanager
@@ -148,6 +163,8 @@ def _text(directory: pathlib.Path, base: int, upstreams: Upstreams, workers: int
           triton: {{pool: triton, operations: [chat, completions], {_LLM}}}
           pair: {{pool: pair, operations: [chat], {_LLM}}}
           nobody: {{pool: nobody, operations: [chat], {_LLM}}}
+          patient: {{pool: patient, operations: [chat], {_LLM}}}
+          tritons: {{pool: tritons, operations: [chat], {_LLM}}}
           kserve: {{pool: kserve, operations: [embeddings, infer], context_window: 512}}
         pools:
           openai: {{dialect: openai, model: x, clusters: {_clusters(upstreams.openai)}, {_PATIENCE}}}
@@ -155,11 +172,17 @@ def _text(directory: pathlib.Path, base: int, upstreams: Upstreams, workers: int
           kserve: {{dialect: kserve, model: minilm, clusters: {_clusters(upstreams.kserve)}, {_PATIENCE}}}
           pair: {{dialect: openai, model: x, clusters: {_clusters(*upstreams.pair)}, {_PATIENCE}}}
           nobody: {{dialect: openai, model: x, clusters: {_clusters(9)}, {_PATIENCE}}}
+          patient: {{dialect: openai, model: x, clusters: {_clusters(upstreams.openai)}}}
+          tritons:
+            dialect: triton-generate
+            model: demo_llm
+            clusters: {_clusters(*upstreams.tritons)}
+            idle_timeout_s: 5
         """)
 
 
 _LLM = "tokenizer: {type: tiktoken, encoding: cl100k_base}, chat_template: chatml, context_window: 4096"
-_PATIENCE = "idle_timeout_s: 1, request_timeout_s: 4, outlier_detection: {consecutive_5xx: 1000}"
+_PATIENCE = "idle_timeout_s: 1, request_timeout_s: 3, outlier_detection: {consecutive_5xx: 1000}"
 
 
 def _clusters(*endpoints: int) -> str:

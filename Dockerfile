@@ -4,7 +4,7 @@ WORKDIR /src
 RUN python -m venv /opt/extproc
 COPY requirements/cpu.txt requirements/cpu.txt
 RUN /opt/extproc/bin/pip install --no-cache-dir --require-hashes -r requirements/cpu.txt
-COPY pyproject.toml LICENSE ./
+COPY pyproject.toml README.md LICENSE ./
 COPY protos protos
 COPY extproc extproc
 RUN /opt/extproc/bin/pip install --no-cache-dir --no-deps .

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from prometheus_client import multiprocess
+from prometheus_client import CollectorRegistry, multiprocess
 
 from extproc import gateway_file
 from extproc.admin.server import start_admin
@@ -30,7 +30,7 @@ from extproc.stores.ledger_feed import LedgerFeed
 from extproc.stores.limits import settle_for_the_dead
 from extproc.stores.spool import SPOOL_DIR, SpoolReader, SpoolWriter, spool_of_process
 from extproc.telemetry import logs
-from extproc.telemetry.metrics import RUN_DIR
+from extproc.telemetry.metrics import RUN_DIR, Metrics, pin_process
 from extproc.telemetry.open_exchanges import path_of
 from extproc.telemetry.usage import account_for_the_dead, owed_by_the_dead
 
@@ -40,6 +40,9 @@ _GRPC_POLLING = {
     "GRPC_EXPERIMENTS": "-event_engine_listener,-event_engine_client,-event_engine_for_all_other_endpoints"
 }
 _POLL_S = 0.5
+# A changed file has to rest for so long: Envoy's configuration is made of the same file, and it should know a new pool
+# before requests are stamped for it.
+_REST_S = 1.0
 _RESTART_S = (0.1, 5.0)
 _START_TIMEOUT_S = 60.0
 _LONG_LIFE_S = 10.0
@@ -127,7 +130,8 @@ class Supervisor:
 
     def __init__(self, config_path: Path, config: GatewayConfig, run_dir: str) -> None:
         self._path, self._config = config_path, config
-        spool = spool_of_process("supervisor", config.ledger.spool_limit_bytes)
+        self._metrics = Metrics(CollectorRegistry())
+        spool = spool_of_process("supervisor", config.ledger.spool_limit_bytes, self._metrics.ledger_lost)
         self._workers = [
             Worker(config_path, index, run_dir, spool, self._settle) for index in range(config.service.workers)
         ]
@@ -183,11 +187,14 @@ class Supervisor:
 
     async def _watch_file(self) -> None:
         # Polling sees what file events miss: the symbolic link that Kubernetes swaps under a mounted ConfigMap.
+        resting = False
         while True:
-            await asyncio.sleep(_POLL_S)
+            await asyncio.sleep(_REST_S if resting else _POLL_S)
             now = _fingerprint(self._path)
             if now != self._seen:
-                self._seen = now
+                self._seen, resting = now, True
+            elif resting:
+                resting = False
                 self._reload()
 
     def _reload(self) -> None:
@@ -195,6 +202,7 @@ class Supervisor:
         try:
             config = gateway_file.load(self._path)
         except ConfigError as error:
+            self._metrics.reloaded("refused")
             _log.error("new configuration refused", extra={"problems": [str(p) for p in error.problems]})
             return
         if config.service != self._config.service:
@@ -225,6 +233,7 @@ def serve(config_path: Path) -> int:
     logs.configure(config.telemetry.log_level)
     run_dir = tempfile.mkdtemp(prefix="extproc-")
     os.environ[RUN_DIR] = run_dir
+    pin_process()
     try:
         with _spool(config):
             asyncio.run(Supervisor(config_path, config, run_dir).run())

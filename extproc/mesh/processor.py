@@ -17,6 +17,7 @@ from envoy_data_plane.envoy.config.cluster.v3 import (
 )
 from envoy_data_plane.envoy.config.common.mutation_rules.v3 import HeaderMutationRules
 from envoy_data_plane.envoy.config.core.v3 import (
+    BackoffStrategy,
     GrpcService,
     HealthCheck,
     HealthCheckGrpcHealthCheck,
@@ -116,6 +117,8 @@ def _to_another_worker(service: GrpcService) -> GrpcService:
         num_retries=2,
         retry_host_predicate=[another],
         host_selection_retry_max_attempts=5,
+        # Envoy's default is a second; another worker needs no time to recover.
+        retry_back_off=BackoffStrategy(base_interval=wire.seconds(0.005), max_interval=wire.seconds(0.05)),
     )
     return service
 

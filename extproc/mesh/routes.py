@@ -27,13 +27,17 @@ from envoy_data_plane.google.protobuf import Any
 
 from extproc.config.model import GatewayConfig
 from extproc.config.policy import FailureMode
-from extproc.config.pools import Pool
+from extproc.config.pools import DialectName, Pool
 from extproc.mesh import names, wire
 
 # Failures before an upstream can have begun to answer; `reset-before-request` means that not even the whole
 # request had been sent. A 503 is Triton's refusal to take a request (model not ready, queue full).
 _RETRY_ON = "connect-failure,refused-stream,reset-before-request,retriable-status-codes"
 _RETRIABLE_STATUS_CODES = [503]
+# Triton's generate endpoints say 400 to every failure of a model, and that of a dead model's process while they still
+# are "ready". The gateway wrote the request, so another server may well do better. Outlier detection doesn't count
+# them: a client with a parameter that the backend refuses could have servers ejected.
+_RETRIABLE_GENERATE_STATUS_CODES = [400, 503]
 
 # What a client has no business telling an upstream, and what is the gateway's own.
 _NOT_FOR_UPSTREAMS = [
@@ -93,6 +97,7 @@ def _weighted(name: str, pool: Pool) -> WeightedCluster:
 
 def _retry_policy(pool: Pool) -> RetryPolicy:
     several_clusters = len(pool.clusters) > 1
+    generates = pool.dialect is DialectName.TRITON_GENERATE
     next_cluster = RetryPolicyRetryPriority(
         name="envoy.retry_priorities.previous_priorities",
         typed_config=Any.pack(PreviousPrioritiesConfig(update_frequency=1)),
@@ -102,7 +107,7 @@ def _retry_policy(pool: Pool) -> RetryPolicy:
     )
     return RetryPolicy(
         retry_on=_RETRY_ON,
-        retriable_status_codes=_RETRIABLE_STATUS_CODES,
+        retriable_status_codes=_RETRIABLE_GENERATE_STATUS_CODES if generates else _RETRIABLE_STATUS_CODES,
         num_retries=pool.retries,
         per_try_idle_timeout=wire.seconds(pool.idle_timeout_s),
         retry_host_predicate=[other_endpoint],

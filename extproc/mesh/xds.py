@@ -25,13 +25,16 @@ from extproc.mesh.render import plain, to_yaml
 from extproc.mesh.routes import routes
 
 _BOOTSTRAP, _LISTENERS, _ROUTES, _CLUSTERS = "bootstrap.yaml", "lds.yaml", "rds.yaml", "cds.yaml"
+_LEAVING = "leaving/"
+"""Before the names of routes that are kept for a pool which is gone; no pool's name has a slash."""
 
 
 def write_xds(config: GatewayConfig, directory: pathlib.Path) -> pathlib.Path:
     """Write or replace the files in `directory`; returns the path of the bootstrap to start Envoy with.
 
-    Clusters come before the routes that name them. One that is no longer configured stays for one more
-    generation, because Envoy may read the files in an order of its own.
+    Clusters come before the routes that name them. What is no longer configured stays for one more generation:
+    clusters because Envoy may read the files in an order of its own, the routes of pools because the service
+    learns of the change at another moment.
     """
     directory = directory.absolute()
     directory.mkdir(parents=True, exist_ok=True)
@@ -40,10 +43,13 @@ def write_xds(config: GatewayConfig, directory: pathlib.Path) -> pathlib.Path:
         lds_config=_source(directory, _LISTENERS), cds_config=_source(directory, _CLUSTERS)
     )
     rds = Rds(route_config_name=names.ROUTES, config_source=_source(directory, _ROUTES))
+    last_routes, last_clusters = _written_last(directory)
+    wanted_routes = _response(config, [routes(config)])
+    _keep_leaving_routes(wanted_routes["resources"][0]["virtual_hosts"][0], last_routes)
     wanted = _response(config, clusters(config))
-    wanted["resources"] += _leaving(directory, {cluster["name"] for cluster in wanted["resources"]})
+    wanted["resources"] += _leaving_clusters(wanted["resources"], last_clusters, last_routes)
     _replace(directory / _CLUSTERS, to_yaml(wanted))
-    _replace(directory / _ROUTES, to_yaml(_response(config, [routes(config)])))
+    _replace(directory / _ROUTES, to_yaml(wanted_routes))
     _replace(directory / _LISTENERS, to_yaml(_response(config, [listener(config, rds)])))
     _replace(directory / _BOOTSTRAP, to_yaml(plain(initial)))
     return directory / _BOOTSTRAP
@@ -59,19 +65,34 @@ def _response(config: GatewayConfig, resources: Iterable[Message]) -> dict[str, 
     return plain(DiscoveryResponse(version_info=config.version, resources=packed))
 
 
-def _leaving(directory: pathlib.Path, wanted: set[str]) -> list[Json]:
-    """The clusters of the configuration written last that are not `wanted` any more, but none from before it:
-    those that its routes name, and those that these stand for."""
+def _written_last(directory: pathlib.Path) -> tuple[list[Json], list[Json]]:
+    """The routes and clusters of the configuration before this one; none if nothing was written that Envoy could
+    have read. Routes that were leaving then have left now."""
     try:
-        last_routes = yaml.safe_load((directory / _ROUTES).read_text())
-        last = {
-            cluster["name"]: cluster for cluster in yaml.safe_load((directory / _CLUSTERS).read_text())["resources"]
-        }
-    except (OSError, yaml.YAMLError, KeyError, TypeError):
-        return []  # nothing was written yet, or nothing that Envoy could have read
-    named = _strings(last_routes) & last.keys()
-    named |= {name for first in named for name in _strings(last[first]) & last.keys()}
-    return [cluster for name, cluster in last.items() if name in named - wanted]
+        hosts = yaml.safe_load((directory / _ROUTES).read_text())["resources"][0]["virtual_hosts"]
+        last_routes = [route for route in hosts[0]["routes"] if not route["name"].startswith(_LEAVING)]
+        return last_routes, yaml.safe_load((directory / _CLUSTERS).read_text())["resources"]
+    except (OSError, yaml.YAMLError, KeyError, TypeError, IndexError):
+        return [], []
+
+
+def _keep_leaving_routes(host: dict[str, Json], last: Iterable[Json]) -> None:
+    """For pools that are gone: the service may stamp requests for them until it has the configuration, too.
+
+    Only what matches a stamp stays: a route for everything else must end with the configuration that allowed it.
+    """
+    wanted = {route["name"] for route in host["routes"]}
+    leaving = [route for route in last if route["name"] not in wanted and "headers" in route["match"]]
+    host["routes"] = [{**route, "name": _LEAVING + route["name"]} for route in leaving] + host["routes"]
+
+
+def _leaving_clusters(wanted: Iterable[Json], last: Iterable[Json], last_routes: list[Json]) -> list[Json]:
+    """The clusters that are not `wanted` any more but that the last routes name, and those that these stand for."""
+    known = {cluster["name"]: cluster for cluster in last}
+    named = _strings(last_routes) & known.keys()
+    named |= {name for first in named for name in _strings(known[first]) & known.keys()}
+    names_wanted = {cluster["name"] for cluster in wanted}
+    return [cluster for name, cluster in known.items() if name in named - names_wanted]
 
 
 def _strings(value: Json) -> set[str]:

@@ -65,7 +65,7 @@ class RequestContext:
     arrived_s: float
     arrived_wall_s: float
     progress: Progress
-    degraded: set[str]
+    degraded: set[str]  # names of the policies that had to do without a dependency; sent as x-extproc-degraded
     response_headers: list[tuple[str, str]]
 
     def __setattr__(self, name: str, value: Any) -> None:

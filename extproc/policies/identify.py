@@ -20,18 +20,28 @@ class Identify:
 
     def __init__(self, settings: PolicySettings, services: Services) -> None:
         self._keys = services.keys
+        self._metrics = services.metrics
+        self._degraded = False
 
     async def on_head(self, ctx: RequestContext) -> Verdict:
         key = _presented_key(ctx.head.headers)
         if not key:
             return Reject(unauthenticated("No API key was given. Send it as `Authorization: Bearer KEY`."))
-        principal = await self._keys.authenticate(key)
-        if self._keys.degraded:
-            ctx.degraded.add("keys")
+        try:
+            principal = await self._keys.authenticate(key)
+        finally:
+            self._note_degraded(self._keys.degraded)
+        if self._degraded:
+            ctx.degraded.add(self.name)
         if principal is None:
             return Reject(unauthenticated("The API key is not valid."))
         ctx.principal = principal
         return CONTINUE
+
+    def _note_degraded(self, now: bool) -> None:
+        if now is not self._degraded:
+            self._degraded = now
+            self._metrics.degraded(self.name, now)
 
 
 def _presented_key(headers: dict[str, str]) -> str:

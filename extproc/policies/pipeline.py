@@ -75,6 +75,11 @@ _log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 
+async def _bounded(work: Coroutine[Any, Any, T], deadline_s: float) -> T:
+    async with asyncio.timeout(deadline_s):
+        return await work
+
+
 @dataclass(frozen=True, slots=True)
 class Step:
     """One policy's place in one phase: `run` is its method for that phase."""
@@ -83,6 +88,11 @@ class Step:
     run: Callable[..., Coroutine[Any, Any, Any]]
     settings: PolicySettings
     shadow: bool
+
+    def within_deadline(self, work: Coroutine[Any, Any, T]) -> Coroutine[Any, Any, T]:
+        """`work`, which then raises TimeoutError when the policy's deadline passes."""
+        deadline_s = self.settings.deadline_s
+        return work if deadline_s is None else _bounded(work, deadline_s)
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +120,7 @@ class Pipeline:
         for step in self.answer:
             passed: Sequence[AnswerEvent] | Continue | Reject
             try:
-                passed = await _bounded(step.run(ctx, events), step.settings.deadline_s)
+                passed = await step.within_deadline(step.run(ctx, events))
             except (DependencyError, TimeoutError) as error:
                 passed = self._failed(step, ctx, error)
             ended_s = clock()
@@ -145,7 +155,7 @@ class Pipeline:
         for step in steps:
             verdict: Verdict
             try:
-                verdict = await _bounded(step.run(ctx), step.settings.deadline_s)
+                verdict = await step.within_deadline(step.run(ctx))
             except (DependencyError, TimeoutError) as error:
                 verdict = self._failed(step, ctx, error)
             ended_s = clock()
@@ -160,7 +170,7 @@ class Pipeline:
     def _failed(self, step: Step, ctx: RequestContext, error: DependencyError | TimeoutError) -> Continue | Reject:
         """A dependency was lost or too slow: the policy's own failure mode says what follows."""
         dependency = error.dependency if isinstance(error, DependencyError) else step.name
-        ctx.degraded.add(dependency)
+        ctx.degraded.add(step.name)
         self.services.metrics.dependency_failed(step.name, dependency)
         if step.settings.on_failure is FailureMode.OPEN:
             return CONTINUE
@@ -169,14 +179,6 @@ class Pipeline:
     def _count(self, step: Step, verdict: Verdict) -> None:
         reason = verdict.rejection.reason if isinstance(verdict, Reject) else ""
         self.services.metrics.verdict(step.name, type(verdict).__name__.lower(), step.settings.mode, reason)
-
-
-async def _bounded(work: Coroutine[Any, Any, T], deadline_s: float | None) -> T:
-    """The result of `work`. Raises TimeoutError when the deadline passes."""
-    if deadline_s is None:
-        return await work
-    async with asyncio.timeout(deadline_s):
-        return await work
 
 
 def build(settings: Mapping[str, PolicySettings], services: Services) -> Pipeline:

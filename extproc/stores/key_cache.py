@@ -77,8 +77,12 @@ class CachedKeys:
         return None if record is None or record.revoked else _principal(record)
 
     def forget(self, key_hash: str) -> None:
-        """This key has changed; ALL_KEYS: any may have, so ask about each before believing it again."""
+        """This key has changed; ALL_KEYS: any may have, so ask about each before believing it again.
+
+        The latter comes when the store has just been reached, so it is not lost, even if nobody asks it anything.
+        """
         if key_hash == ALL_KEYS:
+            self._degraded = False
             self._unknown_until_s.clear()
             for entry in self._known.values():
                 entry.ask_again_s = self._clock.monotonic()

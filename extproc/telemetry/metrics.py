@@ -108,7 +108,7 @@ class Metrics:
             "extproc_streams_in_flight", "Exchanges now open.", registry=registry, multiprocess_mode="livesum"
         )
         self._degraded = Gauge(
-            "extproc_degraded", "1 while a dependency is lost.", ("dependency",), registry=registry,
+            "extproc_degraded", "1 while a policy does without a dependency.", ("policy",), registry=registry,
             multiprocess_mode="livemax",
         )  # fmt: skip
 
@@ -184,5 +184,5 @@ class Metrics:
     def protocol_error(self) -> None:
         self._protocol_errors.inc()
 
-    def degraded(self, dependency: str, now: bool) -> None:
-        self._degraded.labels(dependency).set(1 if now else 0)
+    def degraded(self, policy: str, now: bool) -> None:
+        self._degraded.labels(policy).set(1 if now else 0)

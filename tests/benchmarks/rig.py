@@ -38,7 +38,8 @@ CONFIG = """
 gateway: {{listen: "127.0.0.1:{gateway}", admin: "127.0.0.1:{gateway_admin}", access_log: {run_dir}/access-{heart}.log}}
 service: {{listen: "unix:{run_dir}/{heart}.sock", admin: "127.0.0.1:{service_admin}", drain_timeout_s: 1}}
 redis: {{url: "unix://{run_dir}/no-redis.sock"}}
-keys: {{hash_secret: {secret}, static: {{bench: {{hash: "{key_hash}", team: bench, tier: pro}}}}}}
+ledger: {{spool_dir: "{run_dir}/spool-{heart}"}}
+keys: {{hash_secret: {secret}, static: {{bench: {{hash: "{key_hash}", team: bench, tier: enterprise}}}}}}
 models:
   {model}:
     pool: bench
@@ -162,7 +163,7 @@ def without_processor(bootstrap: Any) -> None:
     for listener in bootstrap["static_resources"]["listeners"]:
         for manager in _managers(listener):
             filters = manager["http_filters"]
-            manager["http_filters"] = [f for f in filters if "ext_proc" not in f["name"]]
+            manager["http_filters"] = [f for f in filters if "ExternalProcessor" not in str(f)]
             for route in manager["route_config"]["virtual_hosts"][0]["routes"]:
                 route["match"].pop("headers", None)
 

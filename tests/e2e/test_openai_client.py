@@ -130,7 +130,7 @@ def test_a_stream_shows_the_usage_that_was_asked_for(client: openai.OpenAI, stac
     assert done == "[DONE]"
     assert [json.loads(event)["usage"] for event in events] == [None] * len(events)
     assert json.loads(last)["choices"] == []
-    chunks = list(client.chat.completions.create(**body, stream=True))  # type: ignore[call-overload]
+    chunks = list(client.chat.completions.create(**body, stream=True))
     assert chunks[-1].usage.completion_tokens == 7 == json.loads(last)["usage"]["completion_tokens"]
     assert [chunk.usage for chunk in chunks[:-1]] == [None] * (len(chunks) - 1)
 
@@ -302,7 +302,10 @@ def test_errors_are_the_clients_exceptions(client: openai.OpenAI) -> None:
 
 
 def test_an_error_within_a_stream(client: openai.OpenAI) -> None:
-    stream = client.chat.completions.create(model=CHAT, messages=user("[[demo:error-after=3]]"), stream=True)
+    # Slowly, because an error that comes together with the first text is an error from the start.
+    messages: Any = [{"role": "user", "content": "[[demo:tpot_ms=50]][[demo:error-after=3]]"}]
+    stream = client.chat.completions.create(model=CHAT, messages=messages, stream=True)
+    assert next(stream).choices[0].delta.role == "assistant"
     assert next(stream).choices[0].delta.content
     with pytest.raises(openai.APIError) as broken:
         list(stream)

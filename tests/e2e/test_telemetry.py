@@ -59,7 +59,7 @@ def test_a_chat_is_recorded_alike_in_answer_usage_event_and_access_log(
     http: httpx.Client, stack: Stack, stream: bool
 ) -> None:
     before_s = time.time()
-    options = {"stream_options": {"include_usage": True}} if stream else {}
+    options: dict[str, Any] = {"stream_options": {"include_usage": True}} if stream else {}
     answer = http.post("/v1/chat/completions", json=chat(stream=stream, **options))
     whole = json.loads(answer.text.split("data: ")[-2]) if stream else answer.json()
     event = usage_in(stack, answer.headers["x-request-id"])
@@ -139,7 +139,7 @@ def test_every_event_is_one_of_its_proto_and_there_is_one_for_each_request(http:
 
 def test_headers_of_an_answer(http: httpx.Client) -> None:
     answer = http.post("/v1/chat/completions", json=chat(), headers={"x-request-id": "forged", "x-extproc-pool": "x"})
-    assert uuid.UUID(answer.headers["x-request-id"])
+    assert str(uuid.UUID(answer.headers["x-request-id"])) == answer.headers["x-request-id"]
     assert answer.headers["x-extproc-model"] == "demo-llm"
     assert answer.headers["x-extproc-pool"] == "demo"
     assert re.fullmatch(r"\d+\.\d\d", answer.headers["x-extproc-overhead-ms"])

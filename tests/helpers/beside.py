@@ -14,10 +14,8 @@ from typing import Any
 import envoy
 import httpx
 
-from extproc import config as configuration
-from extproc import mesh
+from extproc import gateway_file, mesh
 from extproc.config.model import GatewayConfig
-from extproc.policies import pipeline
 from extproc.stack.guardian import Guardian
 from extproc.stack.ports import from_base
 from extproc.stack.probe import answers_ok
@@ -83,7 +81,7 @@ class GatewayBeside:
 
     def load(self) -> GatewayConfig:
         """The configuration as it is now. Raises ConfigError."""
-        return configuration.load(self.config_path, pipeline.SETTINGS, self.environment)
+        return gateway_file.load(self.config_path, self.environment)
 
     def change(self, text: str) -> None:
         """Replace the file, in one step, for the service; Envoy is told by `write_envoy`."""

@@ -91,11 +91,14 @@ def test_a_pool_comes_and_goes_under_load(own_gateway: Gateway, upstreams: Upstr
     own_gateway.change(text(upstreams, (1, 1), new))
     url = f"http://127.0.0.1:{own_gateway.port}/v1/x"
     assert wait_until(lambda: httpx.post(url, headers={"x-test-pool": "new"}, json={}).status_code == 200)
+    updates = "http.gateway.rds.extproc.config_reload"
+    before = own_gateway.stat(updates)
     own_gateway.change(text(upstreams, (1, 1)))
-    assert wait_until(lambda: httpx.post(url, headers={"x-test-pool": "new"}, json={}).status_code == 404)
-    # Its cluster stays until the next change, for requests that were on their way.
-    assert "new/b::" in own_gateway.admin("/clusters")
+    assert wait_until(lambda: own_gateway.stat(updates) > before)
+    # It stays until the next change, for requests that were on their way, and for a service that was slower to learn.
+    assert httpx.post(url, headers={"x-test-pool": "new"}, json={}).status_code == 200
     own_gateway.change(text(upstreams, (1, 2)))
+    assert wait_until(lambda: httpx.post(url, headers={"x-test-pool": "new"}, json={}).status_code == 404)
     assert wait_until(lambda: "new/b::" not in own_gateway.admin("/clusters"))
     load.stop()
     assert load.failures == []

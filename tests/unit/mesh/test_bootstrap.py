@@ -86,6 +86,33 @@ def test_a_cluster_leaves_one_change_after_its_last_use(loaded: config.GatewayCo
     assert names(tmp_path) == first - {"p/c", "p/c/first"}
 
 
+def test_the_route_of_a_pool_leaves_one_change_after_the_pool(
+    loaded: config.GatewayConfig, tmp_path: pathlib.Path
+) -> None:
+    renamed = config.parse(TEXT.replace("pool: p,", "pool: q,").replace("  p:\n", "  q:\n"), {}, {})
+    write_xds(loaded, tmp_path)
+    write_xds(renamed, tmp_path)
+    assert route_names(tmp_path) == ["leaving/p", "q", "nothing"]
+    assert {"p/a", "p/a/first", "q/a"} <= names(tmp_path)
+    write_xds(loaded, tmp_path)
+    assert route_names(tmp_path) == ["leaving/q", "p", "nothing"]
+    write_xds(loaded, tmp_path)
+    assert route_names(tmp_path) == ["p", "nothing"]
+
+
+def test_a_route_for_what_nobody_stamped_ends_at_once(tmp_path: pathlib.Path) -> None:
+    opened = TEXT + "gateway: {default_pool: p}\nservice: {on_failure: open}\n"
+    write_xds(config.parse(opened, {}, {}), tmp_path)
+    assert route_names(tmp_path) == ["p", "unstamped", "nothing"]
+    write_xds(config.parse(TEXT, {}, {}), tmp_path)
+    assert route_names(tmp_path) == ["p", "nothing"]
+
+
+def route_names(directory: pathlib.Path) -> list[str]:
+    (table,) = yaml.safe_load((directory / "rds.yaml").read_text())["resources"]
+    return [route["name"] for route in table["virtual_hosts"][0]["routes"]]
+
+
 @pytest.mark.parametrize("content", ["", "a: [", "resources: 3", "resources: [{}]"])
 def test_what_others_left_in_the_directory_does_no_harm(
     loaded: config.GatewayConfig, tmp_path: pathlib.Path, content: str

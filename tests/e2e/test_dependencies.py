@@ -65,7 +65,7 @@ def new_key(server: RedisServer) -> str:
     async def create() -> str:
         store = KeyStore(server.url, KeyHasher(SECRET.encode()), 5.0)
         try:
-            created = await store.create(name="x", team="tests", tier=Tier.PRO, models=("*",))
+            created = await store.create(name="x", team="tests", tier=Tier.ENTERPRISE, models=("*",))
         finally:
             await store.close()
         return created.text

@@ -165,5 +165,5 @@ def test_the_others_go_on_while_one_is_gone(gateway: GatewayBeside, http: httpx.
         return now is not None and now.pid != victim.pid and gateway.ready()
 
     assert wait_until(all_back, 20.0)
-    # One request may have reached the victim before it died; Envoy can't take that back.
+    # One 503 was seen once, in a whole run of the suite, and not explained: perhaps a request the victim had taken.
     assert statuses.count(200) >= len(statuses) - 1

@@ -1,0 +1,1 @@
+"""What text contains: personal data, secrets, attacks. Pure functions over text; nothing here does I/O."""

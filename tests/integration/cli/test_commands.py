@@ -102,6 +102,12 @@ def test_schema_and_envoy_print_documents(extproc: Extproc, config: pathlib.Path
     assert "static_resources" in extproc("envoy", config).stdout
 
 
+def test_envoy_says_where_it_cannot_write(extproc: Extproc, config: pathlib.Path) -> None:
+    result = extproc("envoy", "--xds-dir", config / "below-a-file", config)
+    assert result.returncode == 1
+    assert result.stderr.startswith(f"extproc: can't write to {config}/below-a-file: ")
+
+
 def test_the_life_of_a_key(extproc: Extproc, config: pathlib.Path) -> None:
     created = extproc("keys", "create", "--name", "ci", "--team", "x", "--tier", "pro", "--config", config)
     assert created.returncode == 0, created.stderr

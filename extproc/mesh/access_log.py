@@ -37,9 +37,7 @@ SERVICE_FIELDS = (
 """Keys of the dynamic metadata namespace that the service fills in; null in the log where it has not."""
 
 # The response's too, because what could not be read as a request is given one only there.
-_REQUEST_ID = json.dumps(
-    {"operators": [{"command": command, "param": "X-REQUEST-ID"} for command in ("REQ", "RESP")]}
-)
+_REQUEST_ID = json.dumps({"operators": [{"command": command, "param": "X-REQUEST-ID"} for command in ("REQ", "RESP")]})
 _ENVOY_FIELDS = {
     "time": "%START_TIME(%Y-%m-%dT%H:%M:%S.%3fZ)%",
     "request_id": f"%COALESCE({_REQUEST_ID})%",

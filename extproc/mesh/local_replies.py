@@ -59,7 +59,7 @@ _ERRORS = (
     _Error(
         "upstream_unavailable",
         "No model server could be reached.",
-        flags=("UH", "UF", "UC", "UR", "URX", "LH", "NC"),
+        flags=("UH", "UF", "UC", "UR", "URX", "NC"),
         status=503,
     ),
     _Error("timeout", "The model server took too long.", flags=("UT",), status=504),

@@ -139,7 +139,7 @@ def _once_requested(filter_config: TypedExtensionConfig) -> HttpFilter:
     )
     requested = MatcherMatcherListFieldMatcher(predicate=has_method, on_match=execute)
     composite = Composite(matcher=Matcher(matcher_list=MatcherMatcherList(matchers=[requested])))
-    return HttpFilter(name="envoy.filters.http.composite", typed_config=Any.pack(composite))
+    return HttpFilter(name=names.PROCESSOR_FILTER, typed_config=Any.pack(composite))
 
 
 def processor_cluster(config: GatewayConfig) -> Cluster:

@@ -5,7 +5,7 @@ import json
 import pathlib
 from typing import TYPE_CHECKING
 
-from extproc.cli.arguments import CommandFailed
+from extproc.cli.arguments import CommandFailed, refuse_two_runtimes
 
 if TYPE_CHECKING:
     from extproc.cli.arguments import Commands
@@ -33,6 +33,7 @@ def add_commands(commands: "Commands") -> None:
 def _check(arguments: argparse.Namespace) -> int:
     from extproc import gateway_file
 
+    refuse_two_runtimes()
     loaded = gateway_file.load(arguments.file)
     print(f"{arguments.file}: valid, version {loaded.version}")
     return 0

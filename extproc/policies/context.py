@@ -78,7 +78,7 @@ class RequestContext:
         """What is asked for, for labels: an operation, `models`, or `none` where the path is not ours."""
         if self.route.api is not None:
             return self.route.api.operation
-        return "models" if self.route.lists_models or self.route.model_id is not None else "none"
+        return "models" if self.route.answered_here else "none"
 
     @property
     def stream(self) -> bool:

@@ -151,7 +151,7 @@ class Stack:
         return next((process for process in processes if process.exit_code is not None), None)
 
     def close(self) -> None:
-        """Stop everything in reverse order and leave nothing behind. Again is harmless."""
+        """Stop everything in reverse order and leave no process behind. Again is harmless."""
         for name in reversed(self._components):
             self.stop(name)
         self._components.clear()

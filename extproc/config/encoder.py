@@ -10,7 +10,7 @@ from typing import Annotated
 import pydantic
 
 from extproc.config.address import HostPort, TcpAddress
-from extproc.config.section import Seconds, Section
+from extproc.config.section import Section
 
 
 class EncoderBackend(enum.StrEnum):
@@ -22,8 +22,7 @@ class EncoderBackend(enum.StrEnum):
 
 
 class EncoderDevice(enum.StrEnum):
-    """`auto`: CUDA where it works, else the CPU, with a warning where it was installed and didn't work. `cuda`: CUDA
-    or no start. `cpu`: the CPU even where there is CUDA."""
+    """What a local encoder computes on."""
 
     AUTO = "auto"
     CPU = "cpu"
@@ -62,7 +61,8 @@ class Encoder(Section):
     made."""
 
     device: EncoderDevice = EncoderDevice.AUTO
-    """For `local`. `auto`: CUDA where it works, else the CPU; `cuda`: CUDA or no start; `cpu`."""
+    """For `local`. `auto`: CUDA where it works, else the CPU, with a warning where it was installed and did not work;
+    `cuda`: CUDA or no start; `cpu`: the CPU even where there is CUDA."""
 
     threads: Annotated[int, pydantic.Field(ge=1, le=256)] = 1
     """For `local`: processor cores that one pass uses, in each worker."""
@@ -72,9 +72,6 @@ class Encoder(Section):
 
     max_batch_tokens: Annotated[int, pydantic.Field(ge=512, le=1 << 20)] | None = None
     """For `local`: most tokens, padding included, in one pass; without it 512 on a CPU and 16384 on CUDA."""
-
-    connect_timeout_s: Seconds = 1.0
-    """For `triton`: how long learning what the model has may take."""
 
     triton: TritonEncoder = TritonEncoder()
     """For `triton`: where it is."""

@@ -21,6 +21,7 @@ from typing import Any, Protocol
 from msgspec import Struct
 
 from extproc.clock import Clock
+from extproc.inference.calls import call
 from extproc.inference.failure import EncoderError, Reason
 from extproc.inference.interface import Encoding
 from extproc.inference.tokens import Tokens
@@ -105,24 +106,13 @@ class Batcher:
         """One encoding per text, within `deadline_s` from now. Raises EncoderError."""
         if not texts:
             return ()
-        began_s = self._now_s()
-        job = _Job(self._loop.create_future(), began_s + deadline_s, [None] * len(texts), len(texts))
+        job = _Job(self._loop.create_future(), self._now_s() + deadline_s, [None] * len(texts), len(texts))
         try:
-            if deadline_s <= 0:
-                raise EncoderError(Reason.DEADLINE, "no time is left")
-            self._put([_Item(job, index, text) for index, text in enumerate(texts)])
-            async with asyncio.timeout(deadline_s):
-                result = await job.future
-        except TimeoutError:
-            self._metrics.failed(Reason.DEADLINE)
-            raise EncoderError(Reason.DEADLINE, "it took too long") from None
-        except EncoderError as error:
-            self._metrics.failed(error.reason)
-            raise
+            async with call(self._metrics, self._now_s, deadline_s):
+                self._put([_Item(job, index, text) for index, text in enumerate(texts)])
+                return await job.future
         finally:
             job.over = True
-        self._metrics.took(self._now_s() - began_s)
-        return result
 
     async def close(self) -> None:
         """Fail what waits, let the batch under way end, and end the thread."""

@@ -52,7 +52,7 @@ class Labels:
         self.inside = [names.index(f"I-{entity}") for entity in self.entities]
 
 
-def encodings(outputs: Mapping[str, Array], batch: Sequence[Tokens], labels: Labels | None) -> Sequence[Encoding]:
+def encodings(outputs: Mapping[Output, Array], batch: Sequence[Tokens], labels: Labels | None) -> Sequence[Encoding]:
     """One for each text of the batch; rows of `outputs` may be padded to any width."""
     embeddings = np.ascontiguousarray(outputs[Output.EMBEDDING], dtype="<f4")
     injection = _probabilities(outputs.get(Output.INJECTION), len(batch))

@@ -55,7 +55,7 @@ class Session:
         """Those that the graph has, of those we know."""
         return self._outputs
 
-    def run(self, batch: Sequence[Tokens]) -> Mapping[str, Array]:
+    def run(self, batch: Sequence[Tokens]) -> Mapping[Output, Array]:
         """The outputs by name. ONNX Runtime lets go of the GIL while it computes."""
         return dict(zip(self._outputs, self._session.run(self._outputs, padded(batch)), strict=True))
 

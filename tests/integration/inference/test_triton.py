@@ -158,14 +158,18 @@ async def test_one_that_hangs_is_too_late_and_recovers(heads_server: RunningTrit
     assert registry.get_sample_value("extproc_encoder_waiting") == 0
 
 
+async def encode_until_it_fails(there: TritonEncoder) -> None:
+    for _ in range(1000):  # unloading is under way when it is answered
+        await there.encode(["x"], PATIENCE_S)
+
+
 async def test_a_model_that_goes_and_comes_back(heads_server: RunningTriton, heads: Path) -> None:
     async with remote(heads_server.ports.grpc, heads) as there:
         await there.encode(["x"], PATIENCE_S)
         with heads_server.client() as client:
             client.post("/v2/repository/models/encoder/unload").raise_for_status()
             with pytest.raises(EncoderError) as caught:
-                for _ in range(1000):  # unloading is under way when it is answered
-                    await there.encode(["x"], PATIENCE_S)
+                await encode_until_it_fails(there)
             assert caught.value.reason in {Reason.FAILED, Reason.UNAVAILABLE}
             client.post("/v2/repository/models/encoder/load").raise_for_status()
         await there.encode(["x"], PATIENCE_S)

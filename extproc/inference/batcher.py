@@ -24,12 +24,10 @@ from extproc.clock import Clock
 from extproc.inference.calls import call
 from extproc.inference.failure import EncoderError, Reason
 from extproc.inference.interface import Encoding
+from extproc.inference.padding import width_of
 from extproc.inference.tokens import Tokens
 from extproc.telemetry.metrics import EncoderMetrics
 
-# Widths that texts of different lengths are padded to: each at most half as large again as the one before, so that at
-# most a third of a batch is padding.
-_WIDTHS = (16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512)
 _LEARNING = 0.2
 """Weight of the latest batch in the estimate of what a token costs."""
 _STALE_S = 1.0
@@ -48,11 +46,6 @@ class Engine(Protocol):
     def tokenize(self, texts: Sequence[str]) -> Sequence[Tokens]: ...
 
     def run(self, batch: Sequence[Tokens]) -> Sequence[Encoding]: ...
-
-
-def width_of(tokens: int) -> int:
-    """What a text of so many tokens is padded to at most."""
-    return next(width for width in _WIDTHS if tokens <= width)
 
 
 class _Job(Struct, eq=False):

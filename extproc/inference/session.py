@@ -11,26 +11,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from extproc.config.encoder import EncoderDevice
 from extproc.inference.failure import EncoderError, Reason
 from extproc.inference.outputs import ENTITY_LABELS, Array, Labels, Output
+from extproc.inference.padding import padded
 from extproc.inference.tokens import Tokens
 
 _CUDA, _CPU = "CUDAExecutionProvider", "CPUExecutionProvider"
 _log = logging.getLogger(__name__)
-
-
-def padded(batch: Sequence[Tokens], width: int | None = None) -> Mapping[str, Array]:
-    """The graph's inputs: int64 [texts, width], as wide as the longest text unless given."""
-    width = width or max(len(tokens.ids) for tokens in batch)
-    ids = np.zeros((len(batch), width), dtype=np.int64)
-    mask = np.zeros_like(ids)
-    for row, tokens in enumerate(batch):
-        ids[row, : len(tokens.ids)] = tokens.ids
-        mask[row, : len(tokens.ids)] = 1
-    return {"input_ids": ids, "attention_mask": mask}
 
 
 class Session:
@@ -64,20 +52,22 @@ def _open(model: Path, device: EncoderDevice, threads: int) -> Any:
     import onnxruntime  # 0.2 s, and only a worker that has an encoder needs it
 
     offered = onnxruntime.get_available_providers()
-    wanted = [_CPU] if device is EncoderDevice.CPU or _CUDA not in offered else [_CUDA, _CPU]
-    if wanted[0] == _CUDA:
+    try_cuda = device is not EncoderDevice.CPU and _CUDA in offered
+    if try_cuda:
         onnxruntime.preload_dlls()  # CUDA's libraries, where they came as Python packages
+    # Its default multiplies with ten bits of mantissa, and an embedding would depend on where it was computed.
+    providers = [(_CUDA, {"use_tf32": "0"}), _CPU] if try_cuda else [_CPU]
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # the cores are not ours alone
     try:
-        session = onnxruntime.InferenceSession(str(model), options, providers=wanted)
+        session = onnxruntime.InferenceSession(str(model), options, providers=providers)
     except Exception as error:  # its exceptions share no base class
         raise EncoderError(Reason.UNAVAILABLE, f"{model} could not be loaded: {error}") from error
     got = session.get_providers()[0]
     if device is EncoderDevice.CUDA and got != _CUDA:
         raise EncoderError(Reason.UNAVAILABLE, f"CUDA is configured, but ONNX Runtime only has {', '.join(offered)}")
-    if got != wanted[0]:
+    if try_cuda and got != _CUDA:
         _log.warning("CUDA is installed but does not work here; the encoder runs on the CPU")
     return session

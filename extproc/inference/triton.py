@@ -22,12 +22,11 @@ from tritonclient.utils import InferenceServerException
 from extproc.clock import Clock
 from extproc.config.encoder import Encoder as Settings
 from extproc.inference import minilm
-from extproc.inference.batcher import width_of
 from extproc.inference.calls import call
 from extproc.inference.failure import EncoderError, Reason
 from extproc.inference.interface import Encoding
 from extproc.inference.outputs import ENTITY_LABELS, Array, Labels, Output, encodings
-from extproc.inference.session import padded
+from extproc.inference.padding import padded, width_of
 from extproc.inference.tokens import Tokenizer, Tokens
 from extproc.inference.windows import windows
 from extproc.telemetry.metrics import EncoderMetrics

@@ -2,6 +2,7 @@
 failures, and its exchange by a reload."""
 
 import pathlib
+import re
 import shutil
 import subprocess
 import sys
@@ -101,7 +102,8 @@ def take_up(gateway: GatewayBeside, text: str) -> None:
 def with_sections(encoder: str = "", judge: str = "", scan: str = "") -> str:
     """The configuration with these in flow style."""
     policies = "".join(f"  {name}: {{{value}}}\n" for name, value in (("judge", judge), ("scan", scan)) if value)
-    text = ORIGINAL.replace("\npolicies:", f"\nencoder: {{{encoder}}}\n\npolicies:") if encoder else ORIGINAL
+    own = re.compile(r"^encoder:.*\n(?: .*\n)+", re.MULTILINE)
+    text = own.sub(f"encoder: {{{encoder}}}\n", ORIGINAL) if encoder else ORIGINAL
     lines = text.splitlines(keepends=True)
     at = next(number for number, line in enumerate(lines) if line.startswith("policies:"))
     return "".join([*lines[: at + 1], policies, *lines[at + 1 :]])

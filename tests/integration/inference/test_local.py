@@ -16,7 +16,8 @@ from extproc.config.encoder import EncoderDevice
 from extproc.inference.failure import EncoderError, Reason
 from extproc.inference.local import LocalEngine
 from extproc.inference.outputs import Output
-from extproc.inference.session import Session, padded
+from extproc.inference.padding import padded
+from extproc.inference.session import Session
 from extproc.inference.tokens import Tokenizer
 from tests.helpers.encoders import PATIENCE_S, TEXTS, local, real_folder, tiny_with_heads, vector
 

@@ -10,9 +10,10 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from extproc.clock import Clock
-from extproc.inference.batcher import Batcher, width_of
+from extproc.inference.batcher import Batcher
 from extproc.inference.failure import EncoderError, Reason
 from extproc.inference.interface import Encoding
+from extproc.inference.padding import width_of
 from extproc.inference.tokens import Tokens
 from extproc.telemetry.metrics import EncoderMetrics
 

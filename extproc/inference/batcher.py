@@ -130,6 +130,9 @@ class Batcher:
     def _work(self) -> None:
         try:
             engine = self._load()
+        except EncoderError as error:
+            self._end(error)
+            return
         except Exception as error:
             _log.exception("the encoder could not be loaded")
             self._end(EncoderError(Reason.UNAVAILABLE, f"it could not be loaded: {error}"))
@@ -188,11 +191,11 @@ class Batcher:
             else:
                 ready_s += cost_s
         self._fail(hopeless, EncoderError(Reason.DEADLINE, "it can't be done in time"))
-        if not self._waiting:
+        wanted = [item for item in self._waiting if not item.job.over]  # one late text is the end of all of its call
+        if not wanted:
             return ()
-        width = self._waiting[0].width
-        alike = [item for item in self._waiting if item.width == width]
-        return alike[: max(1, max_tokens // width)]
+        width = wanted[0].width
+        return [item for item in wanted if item.width == width][: max(1, max_tokens // width)]
 
     def _run(self, engine: Engine, batch: Sequence[_Item]) -> None:
         if not batch:

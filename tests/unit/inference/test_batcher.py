@@ -162,6 +162,15 @@ async def test_what_can_not_be_in_time_is_not_computed(rig: Rig) -> None:
     assert rig.failures(Reason.DEADLINE) == 1
 
 
+async def test_a_call_that_can_not_be_whole_in_time_is_not_begun(rig: Rig) -> None:
+    batcher, engine = rig.batcher(), rig.engine
+    engine.took_s = 10.0
+    await batcher.encode(["x"], PATIENCE_S)
+    with pytest.raises(EncoderError, match="in time"):
+        await batcher.encode(["y" * 64, "z" * 64], 50.0)  # 40 s each
+    assert engine.batches == [[1]]
+
+
 async def test_one_slow_batch_does_not_condemn_those_after_it(rig: Rig) -> None:
     batcher, engine = rig.batcher(), rig.engine
     engine.took_s = 5000.0

@@ -133,14 +133,13 @@ class TritonEncoder:
             tensor.set_data_from_numpy(value)
             inputs.append(tensor)
         wanted = [triton.InferRequestedOutput(output) for output in self._outputs]
-        began_s, left_s = self._now_s(), self._left_s(due_s)
+        began_s = self._now_s()
         try:
             answer = await self._client.infer(
                 self._settings.triton.model,
                 inputs,
                 outputs=wanted,
-                timeout=int(left_s * 1e6),  # microseconds, for Triton's queue
-                client_timeout=left_s,
+                client_timeout=self._left_s(due_s),
             )
         except InferenceServerException as error:
             raise self._failure(error) from None

@@ -57,5 +57,5 @@ async def serving(path: Path) -> AsyncIterator[Methods]:
 
 async def until(condition: Callable[[], bool], timeout_s: float = 10.0) -> None:
     async with asyncio.timeout(timeout_s):
-        while not condition():
+        while not condition():  # noqa: ASYNC110 (what is waited for has no event)
             await asyncio.sleep(0.005)

@@ -51,7 +51,7 @@ from extproc.exchange.messages import (
 )
 
 # A body up to this size goes in one message. Envoy advises at most 64 KiB unless the gRPC client's limit is known; our
-# generated configuration leaves it unlimited, and each message costs some 45 us. A replaced body must also fit the
+# generated configuration leaves it unlimited, and each message has its price. A replaced body must also fit the
 # connection's buffer limit, which is 1 MiB unless it was raised.
 MAX_REPLY_BYTES = 1 << 19
 

@@ -91,7 +91,7 @@ RULES = [
     Rule(("extproc.supervisor",), (*GRPC, "extproc.edge")),
 ]
 ONLY_IMPORTERS = [
-    (("grpc", "grpc_health", "extproc._pb"), ("extproc.edge",)),
+    (("grpc", "grpc_health", "hpack", "extproc._pb"), ("extproc.edge",)),
     (("google.protobuf",), ("extproc.edge",)),
     (("envoy_data_plane", "betterproto2"), ("extproc.mesh",)),
     (("redis",), ("extproc.stores",)),

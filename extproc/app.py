@@ -24,7 +24,8 @@ from extproc import gateway_file
 from extproc.clock import Clock
 from extproc.config.encoder import Encoder as EncoderSettings
 from extproc.config.model import GatewayConfig
-from extproc.edge.server import Server, Write
+from extproc.edge.server import Server, server_of
+from extproc.edge.service import Service, Write
 from extproc.errors import ConfigError, DependencyError
 from extproc.inference.interface import Encoder
 from extproc.inference.opening import RunningEncoder, open_encoder
@@ -160,7 +161,7 @@ class Worker:
         self._metrics = Metrics(CollectorRegistry())
         self._tasks = Tasks()
         self._usage: UsageLog
-        self._server = Server(self._open, self._metrics.protocol_error)
+        self._server: Server
         self._keys: Keys
         self._limits: Limits
         self._encoders = Encoders(self._clock, self._metrics)
@@ -171,6 +172,7 @@ class Worker:
         """Serve until SIGTERM or SIGINT, or until the supervisor is gone; tell it once streams are accepted."""
         config = gateway_file.load(self._path)
         logs.configure(config.telemetry.log_level)
+        self._server = server_of(config.service.server, Service(self._open, self._metrics.protocol_error))
         limit_bytes = config.ledger.spool_limit_bytes
         spool = spool_of_process(f"worker-{self._index}", limit_bytes, self._metrics.ledger_lost)
         self._usage = UsageLog(sys.stdout.fileno(), OpenExchanges(path_of(self._run_dir, self._index)), spool)

@@ -29,6 +29,7 @@ from extproc.journey import Journey, Runtime
 from extproc.policies import pipeline
 from extproc.policies.interface import Services
 from extproc.routing import catalog
+from extproc.routing.load_board import LoadBoard, board_of
 from extproc.stores import limiter
 from extproc.stores.key_cache import CachedKeys
 from extproc.stores.keys import KeyHasher, KeyStore
@@ -106,6 +107,7 @@ class Worker:
         self._clock = Clock()
         self._metrics = Metrics(CollectorRegistry())
         self._tasks = Tasks()
+        self._loads = LoadBoard(board_of(run_dir))
         self._usage: UsageLog
         self._server = Server(self._open, self._metrics.protocol_error)
         self._keys: Keys
@@ -122,6 +124,7 @@ class Worker:
         self._keys = Keys(config, self._clock)
         self._limits = Limits(config, self._clock, self._metrics)
         self._runtime = self._build(config)
+        looking = asyncio.get_running_loop().create_task(self._loads.keep_looking())
         await self._server.start(config.service.addresses[self._index % len(config.service.addresses)])
         stop = asyncio.Event()
         loop = asyncio.get_running_loop()
@@ -132,6 +135,7 @@ class Worker:
         supervisor.send(b"1")
         await stop.wait()
         loop.remove_reader(supervisor)
+        looking.cancel()
         await self._server.drain(config.service.drain_timeout_s)
         await self._tasks.finish(pipeline.CLOSE_DEADLINE_S)
         await self._keys.close()
@@ -147,6 +151,7 @@ class Worker:
             metrics=self._metrics,
             usage=self._usage,
             limiter=self._limits.limiter,
+            pressure=self._loads,
             config_version=config.version,
             clock=self._clock,
         )

@@ -21,6 +21,7 @@ from extproc.policies.context import RequestContext
 from extproc.principal import Principal
 from extproc.rejection import Rejection
 from extproc.routing.catalog import Catalog
+from extproc.routing.pressure import Calm, Pressure
 from extproc.telemetry.metrics import Metrics
 
 
@@ -129,3 +130,4 @@ class Services:
     limiter: Limiter
     config_version: str
     clock: Clock = field(default_factory=Clock)
+    pressure: Pressure = field(default_factory=Calm)

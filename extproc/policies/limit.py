@@ -15,7 +15,7 @@ from typing import ClassVar
 from extproc.config.policy import PolicyMode, PolicySettings
 from extproc.dialects.answer import AnswerEvent, Delta, Done
 from extproc.errors import DependencyError
-from extproc.limits import Admission, Charge, Limit, Measure, State
+from extproc.limits import PERCENT, Admission, Charge, Limit, Measure, State
 from extproc.operation import Operation
 from extproc.policies.account import is_charged
 from extproc.policies.context import RequestContext
@@ -47,6 +47,7 @@ class LimitRequests:
         self._limiter = services.limiter
         self._usage = services.usage
         self._clock = services.clock
+        self._pressure = services.pressure
         self._rules = Rules(settings)
         self._expected = ExpectedOutput()
         self._enforced = settings.mode is PolicyMode.ENFORCE
@@ -72,7 +73,7 @@ class LimitRequests:
         return Reject(refusal(told, max(state.wait_ms for _, state in told)))
 
     async def on_request(self, ctx: RequestContext) -> Verdict:
-        applied = self._rules.applied(ctx.principal, ctx.model.name)
+        applied = self._rules.applied(ctx.principal, ctx.model.name, self._percent(ctx))
         if not applied:
             ctx.held = Hold(admitted=False)
             return CONTINUE
@@ -124,9 +125,16 @@ class LimitRequests:
         if whole and totals.completion_tokens < held.cap_tokens:
             self._expected.learn(ctx.principal.id, ctx.model.name, totals.completion_tokens)
 
+    def _percent(self, ctx: RequestContext) -> int:
+        """What is left of this caller's limits, for requests to this pool."""
+        adaptive = self._settings.adaptive
+        if adaptive is None or ctx.pool is None:
+            return PERCENT
+        return adaptive.percent(self._pressure.level(ctx.pool.name), ctx.principal.tier)
+
     async def _count_attempt(self, ctx: RequestContext) -> None:
         """A request that something refused before it came to the reservation was an attempt all the same."""
-        applied = _requests(self._rules.applied(ctx.principal, ctx.model_name))
+        applied = _requests(self._rules.applied(ctx.principal, ctx.model_name, self._percent(ctx)))
         if not applied:
             return
         taken = charges(applied, Size(0, 0))
@@ -164,9 +172,10 @@ class LimitRequests:
             _log.warning("a budget is used beyond its soft threshold", extra=facts)
 
     def _remember(self, taken: Sequence[Charge], admission: Admission) -> None:
-        """Until when a limit of requests is known to have none left."""
+        """Until when a limit of requests is known to have none left. One that is scaled down has, for another pool."""
         for charge, state in zip(taken, admission.states, strict=True):
-            if state.wait_ms > 0 and charge.limit.measure is Measure.REQUESTS and not charge.limit.shadow:
+            limit = charge.limit
+            if state.wait_ms > 0 and limit.measure is Measure.REQUESTS and not limit.shadow and not limit.full:
                 if len(self._blocked) >= _MOST_BLOCKED:
                     self._blocked.clear()
                 self._blocked[charge.key] = (self._clock.monotonic(), state)

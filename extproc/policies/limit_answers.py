@@ -57,6 +57,8 @@ def refusal(told: Sequence[Told], retry_ms: int) -> Rejection:
         message = f"Too many requests at a time: the limit is {limit.amount}."
     else:
         message = f"Rate limit reached: {limit.amount} {_NAMES[limit.measure]}. Try again in {retry_after_s} s."
+    if limit.full:
+        message += f" It is usually {limit.full}, and lower now because the model's servers are busy."
     return rate_limited(message, limit.measure, retry_after_s)
 
 
@@ -65,7 +67,7 @@ def impossible(limit: Limit) -> Rejection:
     if limit.measure is Measure.MONEY:
         return cost_never_fits("This request costs more than your whole budget.")
     return cost_never_fits(
-        f"This request is larger than your limit of {limit.amount} {_NAMES[limit.measure]}, so it can never be served."
+        f"This request is larger than your limit of {limit.most} {_NAMES[limit.measure]}, so it can never be served."
     )
 
 

@@ -25,6 +25,9 @@ class Counter:
     at: int = 0
     slots: dict[int, int] = field(default_factory=dict)
 
+    def copy(self) -> Counter:
+        return Counter(self.level, self.at, dict(self.slots))
+
 
 def bring_forward(limit: Limit, counter: Counter, now_ms: int) -> None:
     """Let the counter forget what is over by now."""
@@ -58,8 +61,9 @@ def wait_ms(limit: Limit, counter: Counter, cost: int, now_ms: int) -> int:
     """How long until `cost` fits; 0 if it does now, -1 if it never will."""
     if cost <= 0:
         return 0
-    if cost > limit.amount:
+    if cost > limit.most:
         return -1
+    cost = min(cost, limit.amount)
     if limit.kind is Kind.BUCKET:
         over = counter.level + (cost - limit.amount) * limit.b
         return 0 if over <= 0 else _up(over, limit.a) * limit.tick_ms

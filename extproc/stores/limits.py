@@ -122,4 +122,5 @@ def _wire(charge: Charge) -> tuple[str | int | bool, ...]:
         charge.floor,
         limit.shadow,
         limit.sticky,
+        limit.most,
     )

@@ -67,8 +67,9 @@ class LocalCounts:
             taken = []
             if not again and wait == 0 and (not refusing or (sticky_fits and limit.sticky)):
                 taken = [(take(limit, counter, charge.cost), charge.cost)]
+                self._save(charge.key, counter)
             skipped = wait != 0 and limit.shadow
-            entries.append(None if skipped else _Entry(charge.key, limit, charge.floor, taken))
+            entries.append(None if skipped else _Entry(charge.key, limit.unscaled(), charge.floor, taken))
             if refusing and not limit.shadow and retry_ms >= 0:
                 left = wait_ms(limit, counter, charge.cost, now_ms)
                 retry_ms = -1 if left < 0 else max(retry_ms, left)
@@ -91,6 +92,7 @@ class LocalCounts:
                 drawn.append((entry, counter, cost))
         for entry, counter, cost in drawn:
             entry.taken.append((take(entry.limit, counter, cost), cost))
+            self._save(entry.key, counter)
         return True
 
     def settle(
@@ -139,15 +141,17 @@ class LocalCounts:
         return state(limit, self._counter(key, limit, now_ms), now_ms)
 
     def _counter(self, key: str, limit: Limit, now_ms: int) -> Counter:
-        counter = self._counters.get(key)
-        if counter is None:
-            counter = self._counters[key] = Counter()
-            if len(self._counters) > self._capacity:
-                self._counters.popitem(last=False)
-        else:
-            self._counters.move_to_end(key)
+        """One counter as it is now. Looking changes nothing: it must not matter how a refused request saw the limit."""
+        kept = self._counters.get(key)
+        counter = Counter() if kept is None else kept.copy()
         bring_forward(limit, counter, now_ms)
         return counter
+
+    def _save(self, key: str, counter: Counter) -> None:
+        self._counters[key] = counter
+        self._counters.move_to_end(key)
+        if len(self._counters) > self._capacity:
+            self._counters.popitem(last=False)
 
     def _correct(self, entry: _Entry, actual: int, now_ms: int) -> None:
         """Make what was taken be `actual` in all."""
@@ -155,6 +159,7 @@ class LocalCounts:
         if taken == actual:
             return
         counter = self._counter(entry.key, entry.limit, now_ms)
+        self._save(entry.key, counter)
         if actual > taken:
             entry.taken.append((take(entry.limit, counter, actual - taken), actual - taken))
             return
@@ -199,7 +204,7 @@ class LocalLimiter:
         shares = [(charge, charge.limit.share(self.replicas)) for charge in charges]
         return [
             Charge(charge.key, own, min(charge.cost, own.amount), min(charge.floor, own.amount))
-            if charge.cost <= charge.limit.amount
+            if charge.cost <= charge.limit.most
             else charge
             for charge, own in shares
         ]

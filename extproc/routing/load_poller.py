@@ -151,10 +151,10 @@ class LoadPoller(Collector):
                     weighted.append((cluster.weight / len(cluster.endpoints), pressure))
         mean = mean_pressure(weighted)
         levels = self._levels[name]
-        before = levels.level
+        was = levels.level
         level = levels.update(mean, now_s)
-        if level != before:
-            facts = {"pool": name, "level": level, "before": before, "pressure": mean}
+        if level != was:
+            facts = {"pool": name, "was": was, "now": level, "pressure": mean}
             _log.warning("the pressure on a pool has another level", extra=facts)
         return PoolLoad(mean, level, endpoints)
 

@@ -69,21 +69,26 @@ def keys(stack: Stack) -> dict[Tier, str]:
     return {tier: stack.create_key(tier, tier=tier) for tier in (Tier.FREE, Tier.PRO, Tier.ENTERPRISE)}
 
 
-async def ask(client: httpx.AsyncClient, key: str, prompt: str = "[[demo:tokens=2]]") -> Answer:
-    body = {"model": "demo-llm", "messages": [{"role": "user", "content": prompt}]}
+async def ask(
+    client: httpx.AsyncClient, key: str, prompt: str = "[[demo:tokens=2]]", *, stream: bool = False
+) -> Answer:
+    body = {"model": "demo-llm", "messages": [{"role": "user", "content": prompt}], "stream": stream}
     answer = await client.post("/v1/chat/completions", json=body, headers={"authorization": f"Bearer {key}"})
     return Answer(answer.status_code, answer.headers, answer.text, 0.0)
 
 
 @contextlib.asynccontextmanager
-async def load(client: httpx.AsyncClient, key: str, seconds: float) -> AsyncIterator[None]:
-    """The model is full for so long, and has a queue behind; waits until all is over, and everybody was served."""
-    tokens = int(seconds / 0.1)
-    long = [f"[[demo:tokens={tokens}]][[demo:tpot_ms=100]] {number}" for number in range(RUNNING)]
-    short = [f"[[demo:tokens=1]] {number}" for number in range(QUEUED)]
-    asked = [asyncio.create_task(ask(client, key, prompt)) for prompt in (*long, *short)]
-    yield
-    assert {answer.status for answer in await asyncio.gather(*asked)} == {200}
+async def load(client: httpx.AsyncClient, key: str) -> AsyncIterator[None]:
+    """Meanwhile the model is full, and has a queue behind it; then its clients leave."""
+    long = [f"[[demo:tokens=300]][[demo:tpot_ms=100]] {number}" for number in range(RUNNING + QUEUED)]
+    asked = [asyncio.create_task(ask(client, key, prompt, stream=True)) for prompt in long]
+    try:
+        yield
+    finally:
+        for one in asked:
+            one.cancel()
+        ended = await asyncio.gather(*asked, return_exceptions=True)
+    assert {type(one) for one in ended} == {asyncio.CancelledError}
 
 
 def metrics(gateway: GatewayBeside) -> Scrape:
@@ -111,7 +116,7 @@ async def test_the_lowest_tier_is_limited_while_there_is_a_queue(gateway: Gatewa
     ) as client:
         assert told(await ask(client, free)) == (200, "10", "9")
         assert told(await ask(client, free)) == (200, "10", "8")
-        async with load(client, crowd, 6.0):
+        async with load(client, crowd):
             await reaches(gateway, 1)
             seen = metrics(gateway)
             assert seen.value("extproc_pool_pressure", pool="demo") == 1.0
@@ -123,13 +128,15 @@ async def test_the_lowest_tier_is_limited_while_there_is_a_queue(gateway: Gatewa
                 assert refused.code == "rate_limit_exceeded"
                 assert "usually 10" in refused.text
                 assert 1 <= int(refused.headers["retry-after"]) <= 60
-            passed = await ask(client, pro)
-            assert told(passed) == (200, "500", "499")
+            passing = asyncio.create_task(ask(client, pro))
+            await asyncio.sleep(0.5)
+            assert not passing.done()  # it waits in the model's queue
+        assert told(await passing) == (200, "500", "499")
         await reaches(gateway, 0)
         after = await ask(client, free)
         assert (after.status, after.headers["x-ratelimit-limit-requests"]) == (200, "10")
-    levels = [line["level"] for line in log_lines(gateway.service.log) if "another level" in line.get("message", "")]
-    assert levels == [1, 0]
+    changes = [line for line in log_lines(gateway.service.log) if "another level" in line.get("message", "")]
+    assert [(line["was"], line["now"]) for line in changes] == [(0, 1), (1, 0)]
 
 
 async def test_a_triton_that_says_nothing_changes_nothing(
@@ -142,7 +149,7 @@ async def test_a_triton_that_says_nothing_changes_nothing(
         base_url=f"http://127.0.0.1:{gateway.ports.gateway}", timeout=60, limits=httpx.Limits(max_connections=None)
     ) as client:
         assert await asyncio.to_thread(wait_until, known)
-        async with load(client, keys[Tier.ENTERPRISE], 3.0):
+        async with load(client, keys[Tier.ENTERPRISE]):
             await reaches(gateway, 1)
             stack.process(TRITON_A).pause()
             try:

@@ -87,7 +87,9 @@ class Limits:
     def __init__(self, config: GatewayConfig, clock: Clock, metrics: Metrics) -> None:
         self.redis = config.redis
         store = RedisLimits(config.redis.url.get_secret_value(), config.redis.timeout_s)
-        self.limiter = SharedLimiter(store, clock, functools.partial(metrics.degraded, limiter.NAME))
+        self.limiter = SharedLimiter(
+            store, clock, functools.partial(metrics.degraded, limiter.NAME), config.service.workers
+        )
         self._keep = asyncio.get_running_loop().create_task(self.limiter.keep())
 
     async def close(self) -> None:

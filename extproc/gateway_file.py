@@ -10,11 +10,21 @@ from extproc.config.document import Key
 from extproc.config.model import GatewayConfig
 from extproc.config.pools import DialectName
 from extproc.policies import pipeline
+from extproc.policies.limit_settings import Settings as LimitSettings
 
 
 def load(path: Path, env: Mapping[str, str] | None = None) -> GatewayConfig:
     """The configuration, everything checked that can be without a network. Raises ConfigError."""
-    return config.load(path, pipeline.SETTINGS, env, checks=(_tokenizers,))
+    return config.load(path, pipeline.SETTINGS, env, checks=(_tokenizers, _budgets))
+
+
+def _budgets(checked: GatewayConfig) -> Iterator[tuple[Key, str]]:
+    """A budget is one sum, and amounts of different currencies can't be added."""
+    limit = checked.policies.get("limit")
+    currencies = {model.price.currency for model in checked.models.values() if model.price is not None}
+    if isinstance(limit, LimitSettings) and len(currencies) > 1:
+        for name in limit.budgets:
+            yield ("policies", "limit", "budgets", name), f"the models' prices are in {', '.join(sorted(currencies))}"
 
 
 def _tokenizers(checked: GatewayConfig) -> Iterator[tuple[Key, str]]:

@@ -171,6 +171,8 @@ class Supervisor:
             for worker in self._workers:
                 worker.kill()
             await asyncio.wait(late)
+        if self._settling:
+            await asyncio.wait(self._settling, timeout=_LAST_FEED_S)
         for feed, task in zip(self._feeds, feeding, strict=True):
             task.cancel()
             await asyncio.wait([task])

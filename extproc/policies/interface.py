@@ -78,6 +78,13 @@ class RequestPolicy(Policy, Protocol):
     async def on_request(self, ctx: RequestContext) -> Verdict: ...
 
 
+class ReplyPolicy(Policy, Protocol):
+    """Has a last word before the gateway answers by itself: a refusal, or an answer that needs no model. It can add
+    headers; the answer stands."""
+
+    async def on_reply(self, ctx: RequestContext) -> None: ...
+
+
 class AnswerPolicy(Policy, Protocol):
     """Reads or rewrites the answer as it passes; a Reject ends it there.
 

@@ -2,8 +2,8 @@
 
 On the headers it turns away, without asking Redis, who is known to have no request left. On the request it is last, so
 that what was refused before costs no tokens: one round trip checks and takes everything. At the end it settles to what
-was really used, which is what the usage event says; an attempt that never came as far as the reservation is counted
-there.
+was really used, which is what the usage event says. An attempt that never came as far as the reservation is counted
+before it is answered, or at its end if its client left first.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from extproc.operation import Operation
 from extproc.policies.account import is_charged
 from extproc.policies.context import RequestContext
 from extproc.policies.interface import CONTINUE, Reject, Services, Termination, Verdict
-from extproc.policies.limit_answers import headers, impossible, is_soft, refusal
+from extproc.policies.limit_answers import TOLD, headers, impossible, is_soft, refusal
 from extproc.policies.limit_expected import ExpectedOutput
 from extproc.policies.limit_hold import Hold
 from extproc.policies.limit_rules import Applied, Rules, Size, charges, fitting_output
@@ -92,6 +92,12 @@ class LimitRequests:
         held.admitted = admission.admitted
         return self._decide(ctx, taken, admission)
 
+    async def on_reply(self, ctx: RequestContext) -> None:
+        """A request that is answered before it came to the reservation was an attempt all the same."""
+        if ctx.governed and ctx.held is None:
+            ctx.held = Hold(admitted=False)
+            await self._count_attempt(ctx)
+
     async def on_answer(self, ctx: RequestContext, events: Sequence[AnswerEvent]) -> Sequence[AnswerEvent]:
         held = ctx.held
         if held is None or not held.admitted or not ctx.request.stream:
@@ -133,16 +139,20 @@ class LimitRequests:
         return adaptive.percent(self._pressure.level(ctx.pool.name), ctx.principal.tier)
 
     async def _count_attempt(self, ctx: RequestContext) -> None:
-        """A request that something refused before it came to the reservation was an attempt all the same."""
-        applied = _requests(self._rules.applied(ctx.principal, ctx.model_name, self._percent(ctx)))
-        if not applied:
+        """One request, and a look at what is left of the other limits that a client is told of."""
+        applied = self._rules.applied(ctx.principal, ctx.model_name, self._percent(ctx))
+        shown = [one for one in applied if one.limit.measure in TOLD]
+        if not shown:
             return
-        taken = charges(applied, Size(0, 0))
+        taken = charges(shown, Size(0, 0))
         try:
             admission = await self._limiter.attempt(taken, self._settings.redis_lost)
         except DependencyError:
             return  # nothing passes anyway
+        if admission.shared:
+            ctx.degraded.add(self.name)
         self._remember(taken, admission)
+        self._tell(ctx, [(charge.limit, state) for charge, state in zip(taken, admission.states, strict=True)])
 
     def _decide(self, ctx: RequestContext, taken: Sequence[Charge], admission: Admission) -> Verdict:
         if admission.shared:

@@ -13,7 +13,9 @@ from extproc.rejection import Rejection, cost_never_fits, quota_exhausted, rate_
 LONGEST_RETRY_S = 120
 """Clients give up when they are told to wait for longer."""
 
-_TOLD = (Measure.REQUESTS, Measure.TOKENS)
+TOLD = (Measure.REQUESTS, Measure.TOKENS)
+"""What the headers speak of."""
+
 _NAMES = {
     Measure.REQUESTS: "requests",
     Measure.TOKENS: "tokens",
@@ -29,7 +31,7 @@ Told = tuple[Limit, State]
 def headers(told: Sequence[Told]) -> Iterator[tuple[str, str]]:
     """The headers of a governed response."""
     enforced = [(limit, state) for limit, state in told if not limit.shadow]
-    for measure in _TOLD:
+    for measure in TOLD:
         of_measure = [(limit, state) for limit, state in enforced if limit.measure is measure]
         if of_measure:
             limit, state = min(of_measure, key=lambda one: one[1].remaining)

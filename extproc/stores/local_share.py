@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from extproc.clock import Clock
 from extproc.limits import Admission, Charge, Limit, Lost, State
-from extproc.stores.counting import Counter, bring_forward, give, state, take, wait_ms
+from extproc.stores.counting import Counter, bring_forward, give, state, take, used_before, wait_ms
 
 CAPACITY = 50_000
 """As many counters are kept; one that was not used for longest is forgotten first."""
@@ -136,6 +136,14 @@ class LocalCounts:
             self._closed[name] = entries
         return len(expired[:most])
 
+    def knows(self, key: str) -> bool:
+        """This counter was used here."""
+        return key in self._counters
+
+    def begin(self, key: str, counter: Counter) -> None:
+        """Go on from what was used elsewhere."""
+        self._save(key, counter)
+
     def look(self, key: str, limit: Limit, now_ms: int) -> State:
         """One counter as it is now."""
         return state(limit, self._counter(key, limit, now_ms), now_ms)
@@ -176,13 +184,23 @@ class LocalCounts:
 class LocalLimiter:
     """`LocalCounts` as a limiter of one process alone, which `replicas` makes its share of all."""
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, clock: Clock, replicas: int = 1) -> None:
         self._clock = clock
         self._counts = LocalCounts()
-        self.replicas = 1
+        self._noted: OrderedDict[str, tuple[int, int]] = OrderedDict()  # what was used, and when that was
+        self.replicas = replicas
 
     def clear(self) -> None:
         self._counts.clear()
+
+    def note(self, charges: Sequence[Charge], states: Sequence[State]) -> None:
+        """What was left of the limits, all replicas together: this one's share begins there, should it come to that."""
+        now_ms = self._now_ms()
+        for charge, left in zip(charges, states, strict=True):
+            self._noted[charge.key] = (charge.limit.amount - left.remaining, now_ms)
+            self._noted.move_to_end(charge.key)
+        while len(self._noted) > CAPACITY:
+            self._noted.popitem(last=False)
 
     async def reserve(self, reservation: str, charges: Sequence[Charge], ttl_s: float, lost: Lost) -> Admission:
         # Never expires: its owner lives as long as this does.
@@ -199,15 +217,23 @@ class LocalLimiter:
 
     def _shares(self, charges: Sequence[Charge]) -> list[Charge]:
         """What fits the limit shall fit the share too, if only when nothing else is in it."""
+        shares = [(charge, charge.limit.share(self.replicas)) for charge in charges]
+        for charge, own in shares:
+            self._begin(charge, own)
         if self.replicas <= 1:
             return list(charges)
-        shares = [(charge, charge.limit.share(self.replicas)) for charge in charges]
         return [
             Charge(charge.key, own, min(charge.cost, own.amount), min(charge.floor, own.amount))
             if charge.cost <= charge.limit.most
             else charge
             for charge, own in shares
         ]
+
+    def _begin(self, charge: Charge, own: Limit) -> None:
+        noted = self._noted.get(charge.key)
+        if noted is not None and not self._counts.knows(charge.key):
+            used, at_ms = noted
+            self._counts.begin(charge.key, used_before(own, -(-used // self.replicas), at_ms))
 
     def _now_ms(self) -> int:
         return int(self._clock.wall() * 1000)

@@ -18,7 +18,7 @@ import redis.asyncio
 from redis.exceptions import NoScriptError, RedisError
 
 from extproc.stores.connection import bounded
-from extproc.stores.errors import StoreTimeout, StoreUnavailable
+from extproc.stores.errors import StoreRefused, StoreTimeout, StoreUnavailable
 
 PATIENCE = 4
 """So many times the deadline, in seconds, is the connection's own: it must not be the first to lose patience."""
@@ -88,7 +88,7 @@ class ScriptRunner:
             if call.answer.done():  # whoever asked is gone
                 continue
             if isinstance(answer, Exception):
-                call.answer.set_exception(StoreUnavailable(f"{type(answer).__name__}: {answer}"))
+                call.answer.set_exception(StoreRefused(f"{type(answer).__name__}: {answer}"))
             else:
                 call.answer.set_result(answer)
 

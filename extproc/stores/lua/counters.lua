@@ -10,6 +10,7 @@
 local BUCKET, SLIDING, PERIOD, GAUGE = 1, 2, 3, 4
 local DAY_MS = 86400000
 local FOREVER_MS = 2 ^ 40
+local MOST_EXACT = 2 ^ 52
 local GAUGE_TTL_MS = DAY_MS
 local GAUGE_WAIT_MS = 1000
 local TAKEN = 10 -- where an entry says for the first time how much it took; its position stands before it
@@ -131,7 +132,7 @@ end
 -- Take `cost`, whether it fits or not; the position where it was taken.
 local function take(c, s, cost)
   if c[2] == BUCKET then
-    s.level = s.level + cost * c[5]
+    s.level = math.min(MOST_EXACT, s.level + cost * c[5]) -- an upstream may report any number
     return 0
   end
   s.level = s.level + cost

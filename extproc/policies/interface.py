@@ -1,4 +1,4 @@
-"""What a policy is: four small protocols, of which it implements those it needs, and the verdicts it may give.
+"""What a policy is: five small protocols, of which it implements those it needs, and the verdicts it may give.
 
 A policy is constructed once per configuration version as `Policy(settings, services)` and shared by all exchanges, so
 it keeps nothing about one exchange: that belongs in the `RequestContext`.

@@ -100,7 +100,7 @@ class Limit(Struct, frozen=True):
             return self
         amount = max(1, self.amount // replicas)
         if self.kind is Kind.BUCKET:
-            return replace(self, amount=amount, a=amount, b=self.amount * self.b // self.a, full=0)
+            return replace(self, amount=amount, b=self.b * replicas, full=0)
         return replace(self, amount=amount, soft=self.soft // replicas, full=0)
 
     def scaled(self, percent: int, *, slower: bool) -> Limit:

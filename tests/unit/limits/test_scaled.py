@@ -109,6 +109,12 @@ class TestCounting:
         large = charge(LIMITS[0], 900, 40)
         assert (await local.attempt([large], Lost.SHARE)).retry_ms == 60_000
 
+    async def test_a_share_counts_alike_whatever_the_level(self) -> None:
+        local = LocalLimiter(Clock(wall=lambda: NOW_MS / 1000), replicas=4)
+        low, high = charge(LIMITS[0], 10, 40, slower=False), charge(LIMITS[0], 10)
+        assert [(await local.attempt([low], Lost.SHARE)).admitted for _ in range(11)] == [True] * 10 + [False]
+        assert [(await local.attempt([high], Lost.SHARE)).admitted for _ in range(16)] == [True] * 15 + [False]
+
 
 class TestRules:
     def test_rates_and_slots_of_a_key_are_scaled_and_quotas_are_not(self) -> None:

@@ -120,9 +120,13 @@ class TokenTotals(Struct):
 
 
 class ClientApi(Protocol):
-    """One client API (OpenAI chat completions, embeddings, KServe infer, ...): one path, one body format."""
+    """One client API (OpenAI chat completions, embeddings, KServe infer, ...): one path, one body format.
 
-    operation: Operation
+    `operation` is what metrics and usage events call it: an Operation, or `models` for a question about one.
+    """
+
+    @property
+    def operation(self) -> str: ...
 
     def parse(self, head: RequestHead, body: bytes) -> InferenceRequest:
         """Raises InvalidRequest."""
@@ -149,9 +153,15 @@ class PoolDialect(Protocol):
 
 
 class Route(Struct, frozen=True):
-    """What a method and path mean: a client API, or the list of models, or nothing we serve."""
+    """What a method and path mean: a client API, what the gateway knows of its models or of itself, or nothing."""
 
     api: ClientApi | None = None
     lists_models: bool = False
+    describes_server: bool = False
     model_id: str | None = None
     rejection: Rejection | None = None
+
+    @property
+    def answered_here(self) -> bool:
+        """The gateway knows the answer itself."""
+        return self.lists_models or self.describes_server or self.model_id is not None

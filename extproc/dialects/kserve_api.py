@@ -32,8 +32,6 @@ HEADER_LENGTH = "inference-header-content-length"
 
 _MAX_DIMENSIONS = 8
 _PATH = re.compile(r"/v2/models/([^/]+)(?:/versions/([0-9]{1,18}))?/infer")
-
-
 _NO_DATA = msgspec.Raw(b"null")
 
 
@@ -43,10 +41,6 @@ class _Tensor(msgspec.Struct):
     datatype: str
     data: msgspec.Raw = _NO_DATA
     parameters: dict[str, Any] | None = None
-
-
-class _Body(msgspec.Struct):
-    inputs: list[_Tensor]
 
 
 _headers = msgspec.json.Decoder(dict[str, msgspec.Raw])

@@ -6,6 +6,7 @@ dialect needs to know it. Must not know: how a pool wants the request.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -19,7 +20,7 @@ from extproc.operation import Operation
 _ROLES = {"developer": "system", "function": "tool"}
 
 
-class OpenAiRequest:
+class OpenAiRequest(ABC):
     """What the three bodies have in common. `fields` is the body; whoever changes it changes the request."""
 
     __slots__ = ("choices", "fields", "include_usage", "model", "operation", "output_limit_tokens", "stream")
@@ -36,8 +37,8 @@ class OpenAiRequest:
     def texts(self) -> Sequence[TextSegment]:
         return list(self._segments())
 
-    def _segments(self) -> Iterator[TextSegment]:
-        raise NotImplementedError
+    @abstractmethod
+    def _segments(self) -> Iterator[TextSegment]: ...
 
     def replace_texts(self, changed: Sequence[TextSegment]) -> None:
         for segment in changed:

@@ -32,6 +32,7 @@ from extproc.journey import Journey, Runtime
 from extproc.policies import pipeline
 from extproc.policies.interface import Services
 from extproc.routing import catalog
+from extproc.routing.load_board import LoadBoard, board_of
 from extproc.stores import limiter
 from extproc.stores.key_cache import CachedKeys
 from extproc.stores.keys import KeyHasher, KeyStore
@@ -89,7 +90,9 @@ class Limits:
     def __init__(self, config: GatewayConfig, clock: Clock, metrics: Metrics) -> None:
         self.redis = config.redis
         store = RedisLimits(config.redis.url.get_secret_value(), config.redis.timeout_s)
-        self.limiter = SharedLimiter(store, clock, functools.partial(metrics.degraded, limiter.NAME))
+        self.limiter = SharedLimiter(
+            store, clock, functools.partial(metrics.degraded, limiter.NAME), config.service.workers
+        )
         self._keep = asyncio.get_running_loop().create_task(self.limiter.keep())
 
     async def close(self) -> None:
@@ -159,6 +162,7 @@ class Worker:
         self._clock = Clock()
         self._metrics = Metrics(CollectorRegistry())
         self._tasks = Tasks()
+        self._loads = LoadBoard(board_of(run_dir))
         self._usage: UsageLog
         self._server = Server(self._open, self._metrics.protocol_error)
         self._keys: Keys
@@ -177,6 +181,7 @@ class Worker:
         self._keys = Keys(config, self._clock)
         self._limits = Limits(config, self._clock, self._metrics)
         self._runtime = self._build(config, await self._encoders.take_up(config))
+        looking = asyncio.get_running_loop().create_task(self._loads.keep_looking())
         await self._server.start(config.service.addresses[self._index % len(config.service.addresses)])
         stop = asyncio.Event()
         loop = asyncio.get_running_loop()
@@ -187,6 +192,7 @@ class Worker:
         supervisor.send(b"1")
         await stop.wait()
         loop.remove_reader(supervisor)
+        looking.cancel()
         await self._server.drain(config.service.drain_timeout_s)
         await self._tasks.finish(pipeline.CLOSE_DEADLINE_S)
         await self._keys.close()
@@ -203,6 +209,7 @@ class Worker:
             metrics=self._metrics,
             usage=self._usage,
             limiter=self._limits.limiter,
+            pressure=self._loads,
             config_version=config.version,
             encoder=encoder,
             clock=self._clock,

@@ -24,7 +24,12 @@ from extproc import gateway_file
 from extproc.admin.server import start_admin
 from extproc.config.model import GatewayConfig
 from extproc.errors import ConfigError
+from extproc.limits import PERCENT
 from extproc.policies import pipeline
+from extproc.policies.limit_adaptive import TIERS
+from extproc.policies.limit_settings import Settings as LimitSettings
+from extproc.routing.load_board import board_of
+from extproc.routing.load_poller import LoadPoller, Watched
 from extproc.stores.ledger import Ledger, Retention
 from extproc.stores.ledger_feed import LedgerFeed
 from extproc.stores.limits import settle_for_the_dead
@@ -131,6 +136,7 @@ class Supervisor:
         ]
         self._settling: set[asyncio.Task[None]] = set()
         self._feeds: list[LedgerFeed] = []  # one, or none without a ledger
+        self._poller = LoadPoller(board_of(run_dir), _watched(config))
         self._stop = asyncio.Event()
         self._seen = _fingerprint(config_path)
 
@@ -142,12 +148,14 @@ class Supervisor:
         loop.add_signal_handler(signal.SIGHUP, self._reload)
         if SPOOL_DIR in os.environ:
             self._feeds.append(LedgerFeed(SpoolReader(Path(os.environ[SPOOL_DIR])), _ledger(self._config)))
-        admin = await start_admin(self._config.service.admin, ready=self.ready, info=self.info, beside=self._feeds)
+        beside = [*self._feeds, self._poller]
+        admin = await start_admin(self._config.service.admin, ready=self.ready, info=self.info, beside=beside)
         feeding = [loop.create_task(feed.run()) for feed in self._feeds]
         running = [loop.create_task(worker.keep_running()) for worker in self._workers]
-        watching = loop.create_task(self._watch_file())
+        watching = [loop.create_task(self._watch_file()), loop.create_task(self._poller.run())]
         await self._stop.wait()
-        watching.cancel()
+        for task in watching:
+            task.cancel()
         for worker in self._workers:
             worker.stop()
         # The finalizers of the last streams come after the drain.
@@ -157,6 +165,8 @@ class Supervisor:
             for worker in self._workers:
                 worker.kill()
             await asyncio.wait(late)
+        if self._settling:
+            await asyncio.wait(self._settling, timeout=_LAST_FEED_S)
         for feed, task in zip(self._feeds, feeding, strict=True):
             task.cancel()
             await asyncio.wait([task])
@@ -203,6 +213,7 @@ class Supervisor:
             _log.warning("changes in `service` take effect at the next start")
         for feed in self._feeds:
             feed.change(_ledger(config))
+        self._poller.change(_watched(config))
         self._config = config
         for worker in self._workers:
             worker.signal(signal.SIGHUP)
@@ -211,6 +222,17 @@ class Supervisor:
 def _ledger(config: GatewayConfig) -> Ledger:
     retention = Retention(config.ledger.max_age_days, config.ledger.max_records)
     return Ledger(config.redis.url.get_secret_value(), config.redis.timeout_s, retention)
+
+
+def _watched(config: GatewayConfig) -> Watched:
+    """The pools that show their load, and what the policy `limit` makes of it."""
+    limit = config.policies.get("limit")
+    if not isinstance(limit, LimitSettings) or limit.adaptive is None:
+        return Watched(config)
+    adaptive = limit.adaptive
+    levels = range(len(adaptive.levels) + 1)
+    factors = {tier: tuple(adaptive.percent(level, tier) / PERCENT for level in levels) for tier in TIERS}
+    return Watched(config, adaptive.ladder, factors)
 
 
 def _fingerprint(path: Path) -> tuple[int, int, int] | None:

@@ -33,6 +33,22 @@ class Tier(enum.StrEnum):
     ENTERPRISE = "enterprise"
 
 
+class Polling(Section):
+    """How the model servers' metrics are read, where `pools` say that there are any."""
+
+    interval_s: Annotated[float, pydantic.Field(ge=0.1, le=60)] = 1.0
+    """Time between two readings of a server, and the longest that one may take."""
+
+    stale_after_s: Annotated[float, pydantic.Field(ge=0.5, le=600)] = 5.0
+    """What a server said is forgotten after so long without another word."""
+
+    @pydantic.model_validator(mode="after")
+    def _read_again_in_time(self) -> "Polling":
+        if self.stale_after_s <= self.interval_s:
+            raise ValueError("stale_after_s is longer than interval_s")
+        return self
+
+
 class LogLevel(enum.StrEnum):
     """The least important messages that are logged."""
 
@@ -206,6 +222,9 @@ class GatewayConfig(Section):
 
     ledger: Ledger = Ledger()
     """The record of every request, for billing."""
+
+    polling: Polling = Polling()
+    """The model servers' metrics."""
 
     encoder: Encoder = Encoder()
     """The small model that several policies share."""

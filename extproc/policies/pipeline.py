@@ -1,5 +1,5 @@
 """THE journey: which policies run, in which order, and the one runner that gives each its mode, deadline, failure
-mode and metrics. A new policy is one line in one (or more) of the four lists below.
+mode and metrics. A new policy is one line in one (or more) of the five lists below.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from extproc.policies.interface import (
     HeadPolicy,
     Policy,
     Reject,
+    ReplyPolicy,
     RequestPolicy,
     Services,
     Termination,
@@ -53,6 +54,8 @@ ON_REQUEST: tuple[type[RequestPolicy], ...] = (
     LimitRequests,
     Account,
 )
+# Before an answer of the gateway's own: a refusal counts as an attempt, and is told what is left.
+ON_REPLY: tuple[type[ReplyPolicy], ...] = (LimitRequests,)
 # On every piece of the answer. `limit` may end it, and what ends is counted after that.
 ON_ANSWER: tuple[type[AnswerPolicy], ...] = (
     LimitRequests,
@@ -107,6 +110,7 @@ class Pipeline:
     request: tuple[Step, ...]
     answer: tuple[Step, ...]
     close: tuple[Step, ...]
+    reply: tuple[Step, ...] = ()
 
     async def on_head(self, ctx: RequestContext) -> Verdict:
         """The first verdict that is not Continue, or Continue."""
@@ -136,6 +140,17 @@ class Pipeline:
             elif not isinstance(passed, Continue) and not step.shadow:
                 events = passed
         return events
+
+    async def on_reply(self, ctx: RequestContext) -> None:
+        """What is lost or goes wrong here doesn't change the answer."""
+        for step in self.reply:
+            try:
+                await step.within_deadline(step.run(ctx))
+            except (DependencyError, TimeoutError) as error:
+                self._failed(step, ctx, error)
+            except Exception:
+                self.services.metrics.policy_failed(step.name)
+                _log.exception("policy %s failed", step.name, extra={"request_id": ctx.request_id})
 
     async def on_close(self, ctx: RequestContext, termination: Termination) -> None:
         """Every finalizer runs, whatever happened to the one before it."""
@@ -213,4 +228,5 @@ def build(settings: Mapping[str, PolicySettings], services: Services) -> Pipelin
         phase(ON_REQUEST, "on_request"),
         phase(ON_ANSWER, "on_answer"),
         phase(ON_CLOSE, "on_close"),
+        phase(ON_REPLY, "on_reply"),
     )

@@ -18,6 +18,7 @@ from extproc.limits import Limiter
 from extproc.policies import pipeline
 from extproc.policies.interface import Services
 from extproc.routing import catalog
+from extproc.routing.pressure import Calm, Pressure
 from extproc.stores.errors import StoreUnavailable
 from extproc.stores.key_cache import CachedKeys
 from extproc.stores.keys import KeyHasher, KeyRecord
@@ -89,6 +90,7 @@ class Inside:
         directory: Path,
         settings: Mapping[str, PolicySettings] | None = None,
         limiter: Limiter | None = None,
+        pressure: Pressure | None = None,
     ) -> None:
         hasher = KeyHasher(SECRET.encode())
         path = directory / "gateway.yaml"
@@ -102,6 +104,7 @@ class Inside:
             metrics=Metrics(self.registry),
             usage=self.usage,
             limiter=limiter or LocalLimiter(Clock()),
+            pressure=pressure or Calm(),
             config_version=config.version,
         )
         built = pipeline.build({**config.policies, **(settings or {})}, self.services)

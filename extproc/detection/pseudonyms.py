@@ -123,7 +123,8 @@ class _Syntax:
 
     def __init__(self, entities: frozenset[str]) -> None:
         names = [entity.replace("_", _SEPARATOR) for entity in sorted(entities, key=len, reverse=True)]
-        tail = rf"{_SEPARATOR}(?P<number>[0-9]{{1,{_DIGITS}}}){_SEPARATOR}(?P<nonce>[{NONCE_LETTERS}]{{{NONCE_LENGTH}}})"
+        nonce = f"[{NONCE_LETTERS}]{{{NONCE_LENGTH}}}"
+        tail = rf"{_SEPARATOR}(?P<number>[0-9]{{1,{_DIGITS}}}){_SEPARATOR}(?P<nonce>{nonce})"
         self.whole = re.compile(rf"(?P<open><)?(?P<name>(?P<entity>{'|'.join(names)}){tail})(?P<close>>)?", _FLAGS)
         self._beginnings = [_beginning(entity) for entity in entities]
         self._longest = 2 * max(map(len, entities), default=0) + _DIGITS + NONCE_LENGTH + 8

@@ -22,6 +22,7 @@ Replace = Callable[[str, str], str]
 RESTORED = "\ufffc"
 """What a scanner reads in place of an original that was put back: a letter of no word, number or address."""
 
+_LETTERS = {"n": "\n", "r": "\r", "t": "\t", "b": "\b", "f": "\f"}
 _encode = msgspec.json.Encoder().encode
 
 
@@ -97,7 +98,6 @@ class JsonReader:
     _INCOMPLETE = re.compile(
         r"\\(?:u(?:[0-9a-fA-F]{0,3}|[dD][89abAB][0-9a-fA-F]{2}(?:\\(?:u(?:[dD](?:[c-fC-F][0-9a-fA-F]?)?)?)?)?)?)?\Z"
     )
-    _LETTERS = {"n": "\n", "r": "\r", "t": "\t", "b": "\b", "f": "\f"}
 
     def __init__(self) -> None:
         self._in_string = False
@@ -145,7 +145,7 @@ class JsonReader:
         if match["unit"] is not None:
             unit = int(match["unit"], 16)
             return "\ufffd" if 0xD800 <= unit < 0xE000 else chr(unit)
-        return self._LETTERS.get(match["letter"], match["letter"])
+        return _LETTERS.get(match["letter"], match["letter"])
 
 
 def write(queue: RunQueue, text: str, spans: Sequence[Span], replace: Replace) -> str:

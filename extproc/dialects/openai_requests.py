@@ -16,7 +16,7 @@ from extproc.dialects.interface import Notation, TextSegment, Unread
 from extproc.dialects.openai_validation import check, refuse
 from extproc.operation import Operation
 
-_LABELS = ("user", "safety_identifier", "prompt_cache_key")
+_LABELS = ("user", "safety_identifier", "prompt_cache_key", "metadata")
 _REASONING = ("reasoning", "reasoning_content")
 _ROLES = {"developer": "system", "function": "tool"}
 
@@ -42,8 +42,7 @@ class OpenAiRequest:
         raise NotImplementedError
 
     def labels(self) -> Sequence[TextSegment]:
-        labels = [TextSegment("label", self.fields[key], (key,)) for key in _LABELS if type(self.fields.get(key)) is str]
-        return [*labels, *_leaves("label", self.fields.get("metadata"), ("metadata",))]
+        return [segment for key in _LABELS for segment in _leaves("label", self.fields.get(key), (key,))]
 
     def unread(self) -> frozenset[Unread]:
         raise NotImplementedError
@@ -129,14 +128,14 @@ def _assistant_extras(index: int, message: dict[str, Any]) -> Iterator[TextSegme
     place = ("messages", index, "tool_calls")
     for position, call in enumerate(message.get("tool_calls") or ()):
         if call.get("function"):
-            path = (*place, position, "function", "arguments")
-            yield TextSegment("assistant", call["function"]["arguments"], path, Notation.JSON)
+            arguments = call["function"]["arguments"]
+            yield TextSegment("assistant", arguments, (*place, position, "function", "arguments"), Notation.JSON)
         custom = call.get("custom")
         if type(custom) is dict:
             yield from _leaves("assistant", custom.get("input"), (*place, position, "custom", "input"))
     if call := message.get("function_call"):
-        path = ("messages", index, "function_call", "arguments")
-        yield TextSegment("assistant", call["arguments"], path, Notation.JSON)
+        arguments = call["arguments"]
+        yield TextSegment("assistant", arguments, ("messages", index, "function_call", "arguments"), Notation.JSON)
     for key in _REASONING:
         if type(message.get(key)) is str:
             yield TextSegment("assistant", message[key], ("messages", index, key))

@@ -7,10 +7,9 @@ what the finds are.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any
-
-from msgspec.structs import replace as changed
 
 from extproc.detection.pseudonyms import Pseudonyms, Restorer
 from extproc.detection.replacement import Action, replaced
@@ -105,12 +104,13 @@ class Channel:
 class _Choice:
     """The texts of one choice; `speaker` is whose pieces came last."""
 
-    __slots__ = ("channels", "over", "speaker")
+    __slots__ = ("channels", "cut", "finished", "speaker")
 
     def __init__(self) -> None:
         self.channels: dict[_Speaker, Channel] = {}
         self.speaker: _Speaker | None = None
-        self.over = False
+        self.finished = False
+        self.cut = False
 
     @property
     def blocked(self) -> str | None:
@@ -124,30 +124,42 @@ class _Choice:
 class _Piece:
     """A delta in the making."""
 
-    __slots__ = ("calls", "reasoning", "text")
+    __slots__ = ("_calls", "_reasoning", "_text")
 
     def __init__(self) -> None:
-        self.reasoning = self.text = ""
-        self.calls: dict[int, dict[str, Any]] = {}
+        self._reasoning = self._text = ""
+        self._calls: dict[int, dict[str, Any]] = {}
 
     def say(self, speaker: _Speaker, text: str) -> None:
         if speaker == _REASONING:
-            self.reasoning += text
+            self._reasoning += text
         elif speaker == _TEXT:
-            self.text += text
+            self._text += text
         elif text:
             assert isinstance(speaker, int), "a tool call's index"
-            function = self.calls.setdefault(speaker, {"index": speaker}).setdefault("function", {})
+            function = self._calls.setdefault(speaker, {"index": speaker}).setdefault("function", {})
             function["arguments"] = function.get("arguments", "") + text
 
+    def introduce(self, index: int, fragment: dict[str, Any], name: str | None) -> None:
+        """What a fragment says of its call besides arguments; of anything else it is not known what is in it."""
+        told = {key: fragment[key] for key in ("id", "type") if fragment.get(key) is not None}
+        if name is not None:
+            told["function"] = {"name": name, "arguments": ""}
+        if told:
+            self._calls.setdefault(index, {"index": index}).update(told)
+
     def __bool__(self) -> bool:
-        return bool(self.reasoning or self.text or self.calls)
+        return bool(self._reasoning or self._text or self._calls)
+
+    def delta(self, index: int, role: str | None, logprobs: dict[str, Any] | None, finish_reason: str | None) -> Delta:
+        calls = list(self._calls.values()) or None
+        return Delta(index, self._text, self._reasoning, role, calls, logprobs, finish_reason)
 
 
 class AnswerRedactor:
     """One answer. `channel` opens a text, of JSON or not; `blocked` is told of each entity that ended a choice.
 
-    `ended` is true once a find has ended the answer.
+    `cut` is true once a choice was ended by a find.
     """
 
     def __init__(
@@ -158,7 +170,6 @@ class AnswerRedactor:
         self._expected = choices
         self._stream = stream
         self._choices: dict[int, _Choice] = {}
-        self._finished = 0
         self.cut = False
 
     def pass_on(self, events: Sequence[AnswerEvent]) -> list[AnswerEvent]:
@@ -167,17 +178,13 @@ class AnswerRedactor:
         for event in events:
             if type(event) is Delta:
                 self._delta(event, passed)
-            elif type(event) is Done:
+                continue
+            if type(event) is Done or type(event) is Failed:
                 self._flush(passed)
-                passed.append(event)
+            passed.append(self._failure(event) if type(event) is Failed else event)
+            if type(event) is Done:
                 return passed
-            elif type(event) is Failed:
-                self._flush(passed)
-                passed.append(self._failure(event))
-                return passed
-            else:
-                passed.append(event)
-        if self._stream and self.cut and self._finished >= self._expected:
+        if self.cut and self._stream and sum(one.finished for one in self._choices.values()) >= self._expected:
             passed.append(Done())  # the upstream has nothing more to say that anybody will hear
         return passed
 
@@ -185,7 +192,7 @@ class AnswerRedactor:
         choice = self._choices.get(delta.index)
         if choice is None:
             choice = self._choices[delta.index] = _Choice()
-        if choice.over:
+        if choice.cut:
             return
         piece = _Piece()
         if delta.reasoning:
@@ -194,21 +201,14 @@ class AnswerRedactor:
             self._say(choice, piece, _TEXT, delta.text)
         if delta.tool_calls:
             self._call(choice, piece, delta.tool_calls)
-        finish_reason = delta.finish_reason
-        if finish_reason is not None:
-            self._flush_choice(choice, piece)
-        if choice.blocked is not None:
-            finish_reason = FILTERED
-            self.cut = True
-            self._blocked(choice.blocked)
-        if finish_reason is not None:
-            choice.over = True
-            self._finished += 1
+        if delta.finish_reason is not None:
+            choice.finished = True
+            _flush(choice, piece)
+        finish_reason = FILTERED if self._cuts(choice) else delta.finish_reason
         if piece or delta.role is not None or finish_reason is not None:
             # Written anew though nothing may have changed: its bytes may hold what isn't read here.
-            calls = list(piece.calls.values()) or None
             logprobs = None if self._stream or choice.touched else delta.logprobs
-            passed.append(Delta(delta.index, piece.text, piece.reasoning, delta.role, calls, logprobs, finish_reason))
+            passed.append(piece.delta(delta.index, delta.role, logprobs, finish_reason))
 
     def _say(self, choice: _Choice, piece: _Piece, speaker: _Speaker, text: str) -> None:
         if choice.speaker != speaker:
@@ -225,44 +225,38 @@ class AnswerRedactor:
             index = fragment.get("index", position)
             if not isinstance(index, int):
                 continue
-            call = {key: fragment[key] for key in ("id", "type") if fragment.get(key) is not None}
             function = fragment.get("function") or {}
-            if function.get("name") is not None:
-                call["function"] = {"name": function["name"], "arguments": ""}
-            if call:
-                piece.calls[index] = {**piece.calls.get(index, {"index": index}), **call}
+            piece.introduce(index, fragment, function.get("name"))
             if function.get("arguments"):
                 self._say(choice, piece, index, str(function["arguments"]))
 
-    def _flush_choice(self, choice: _Choice, piece: _Piece) -> None:
-        for speaker, channel in choice.channels.items():
-            piece.say(speaker, channel.flush())
+    def _cuts(self, choice: _Choice) -> bool:
+        """A find has just ended this choice."""
+        entity = choice.blocked
+        if entity is None:
+            return False
+        choice.cut = choice.finished = self.cut = True
+        self._blocked(entity)
+        return True
 
     def _flush(self, passed: list[AnswerEvent]) -> None:
         """The answer ends: what is held of choices that never finished goes first."""
         for index, choice in self._choices.items():
-            if choice.over:
+            if choice.cut:
                 continue
-            choice.over = True
             piece = _Piece()
-            self._flush_choice(choice, piece)
-            finish_reason = None
-            if choice.blocked is not None:
-                finish_reason = FILTERED
-                self.cut = True
-                self._blocked(choice.blocked)
+            _flush(choice, piece)
+            finish_reason = FILTERED if self._cuts(choice) else None
             if piece or finish_reason is not None:
-                calls = list(piece.calls.values()) or None
-                passed.append(Delta(index, piece.text, piece.reasoning, None, calls, None, finish_reason))
+                passed.append(piece.delta(index, None, None, finish_reason))
 
     def _failure(self, failure: Failed) -> Failed:
         """A model server may repeat in its complaint what it was sent."""
         channel = self._channel(False)
         message = channel.feed(failure.rejection.message) + channel.flush()
-        return failure if message == failure.rejection.message else Failed(_with_message(failure, message))
+        return Failed(dataclasses.replace(failure.rejection, message=message))
 
 
-def _with_message(failure: Failed, message: str) -> Any:
-    import dataclasses
-
-    return dataclasses.replace(failure.rejection, message=message)
+def _flush(choice: _Choice, piece: _Piece) -> None:
+    for speaker, channel in choice.channels.items():
+        piece.say(speaker, channel.flush())

@@ -10,12 +10,16 @@ import enum
 import secrets
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
 from extproc.detection.pseudonyms import Pseudonyms, draw_nonce
 from extproc.detection.replacement import Action, hashed, masked, redacted
 from extproc.detection.spans import Span
+
+if TYPE_CHECKING:
+    from extproc.policies.redact_answers import AnswerRedactor
 
 
 class Direction(enum.StrEnum):
@@ -63,7 +67,7 @@ class Redaction:
         self._secret = secret
         self.pseudonyms: Pseudonyms | None = None
         self.counts: Counter[Done] = Counter()
-        self.answer: object | None = None
+        self.answer: AnswerRedactor | None = None
 
     def replacer(self, rules: Rules, direction: Direction, texts: Sequence[str] = ()) -> Callable[[str, str], str]:
         """Gives what takes the place of a find, and keeps count."""

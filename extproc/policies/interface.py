@@ -16,6 +16,7 @@ from msgspec import Struct
 from extproc.clock import Clock
 from extproc.config.policy import PolicySettings
 from extproc.dialects.answer import AnswerEvent
+from extproc.inference.interface import Encoder
 from extproc.limits import Limiter
 from extproc.policies.context import RequestContext
 from extproc.principal import Principal
@@ -120,7 +121,10 @@ class UsageRecorder(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Services:
-    """What policies may ask for. Another dependency is one more field here, filled in `app`."""
+    """What policies may ask for. Another dependency is one more field here, filled in `app`.
+
+    `encoder` is None unless a policy that is on says `uses_encoder`.
+    """
 
     catalog: Catalog
     keys: KeyDirectory
@@ -128,4 +132,5 @@ class Services:
     usage: UsageRecorder
     limiter: Limiter
     config_version: str
+    encoder: Encoder | None = None
     clock: Clock = field(default_factory=Clock)

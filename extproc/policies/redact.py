@@ -13,11 +13,12 @@ import functools
 from collections.abc import Sequence
 from typing import ClassVar
 
-from extproc.config.policy import PolicyMode, PolicySettings
+from extproc.config.policy import FailureMode, PolicyMode, PolicySettings
 from extproc.detection.replacement import Action
 from extproc.detection.scanner import PatternScanner, Selection
 from extproc.dialects.answer import AnswerEvent, Done
 from extproc.dialects.interface import TextSegment, Unread
+from extproc.errors import DependencyError
 from extproc.policies.context import RequestContext
 from extproc.policies.interface import CONTINUE, Reject, Services, Termination, Verdict
 from extproc.policies.redact_answers import AnswerRedactor, Channel
@@ -44,6 +45,7 @@ class Redact:
     def __init__(self, settings: Settings, services: Services) -> None:
         self._settings = settings
         self._enforced = settings.mode is PolicyMode.ENFORCE
+        self._metrics = services.metrics
         self._scanner = _scanner(Selection(regions=settings.regions, threshold=settings.minimum_confidence))
         self._requests = Rules(settings.requests.action, settings.requests.actions)
         self._answers = Rules(settings.responses.action, settings.responses.actions)
@@ -51,6 +53,11 @@ class Redact:
             "extproc_pii_found_total",
             "Personal data found, by what was done with it.",
             ("entity", "action", "direction", "mode"),
+        )
+        self._partly_read = services.metrics.counter(
+            "extproc_pii_partly_read_total",
+            "Requests of which the encoder had no budget to read all; patterns looked at everything.",
+            ("mode",),
         )
 
     async def on_request(self, ctx: RequestContext) -> Verdict:
@@ -65,6 +72,8 @@ class Redact:
             readings = self._read(segments)
         else:
             readings = await asyncio.to_thread(self._read, segments)
+        if self._settings.names:
+            await self._find_names(ctx, readings)
         blocked = self._blocked(readings, redaction)
         if blocked:
             return Reject(content_filtered(f"The request holds personal data: {', '.join(blocked)}.", BLOCKED))
@@ -107,6 +116,24 @@ class Redact:
         for reading in readings:
             reading.add(self._requests.acted(self._scanner.scan(reading.text)))
         return readings
+
+    async def _find_names(self, ctx: RequestContext, readings: Sequence[Reading]) -> None:
+        """What the encoder finds, where patterns found nothing. Raises DependencyError."""
+        try:
+            if ctx.scan is None:
+                raise DependencyError("encoder", "the policy `scan` is off")
+            scanned = await ctx.scan.results([reading.text for reading in readings])
+        except DependencyError as error:
+            if self._settings.on_failure is FailureMode.CLOSED:
+                raise
+            ctx.degraded.add(self.name)
+            self._metrics.dependency_failed(self.name, error.dependency)
+            return
+        least = self._settings.minimum_confidence
+        for reading, one in zip(readings, scanned, strict=True):
+            reading.add(self._requests.acted([span for span in one.spans() if span.confidence >= least]))
+        if not all(one.complete for one in scanned):
+            self._partly_read.labels(self._settings.mode).inc()
 
     def _blocked(self, readings: Sequence[Reading], redaction: Redaction) -> list[str]:
         """The kinds of what must not pass."""

@@ -11,7 +11,7 @@ from typing import Annotated
 
 import pydantic
 
-from extproc.config.policy import FailureMode, PolicyMode, PolicySettings
+from extproc.config.policy import PolicyMode, PolicySettings
 from extproc.config.section import Section
 from extproc.detection.replacement import Action
 
@@ -113,5 +113,5 @@ class Settings(PolicySettings):
         return None if self.hash_secret is None else self.hash_secret.get_secret_value().encode()
 
     @property
-    def open_without_encoder(self) -> bool:
-        return self.on_failure is FailureMode.OPEN
+    def uses_encoder(self) -> bool:
+        return self.names

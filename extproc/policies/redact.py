@@ -64,7 +64,7 @@ class Redact:
         refusal = self._unread(ctx)
         if refusal is not None:
             return refusal
-        ctx.redaction = redaction = Redaction(ctx.principal.team, self._settings.secret)
+        ctx.redaction = redaction = self._begin(ctx)
         if not self._requests.anything:
             return CONTINUE
         segments = [*ctx.request.texts(), *ctx.request.labels()]
@@ -86,7 +86,7 @@ class Redact:
     async def on_answer(self, ctx: RequestContext, events: Sequence[AnswerEvent]) -> Sequence[AnswerEvent]:
         redaction = ctx.redaction
         if redaction is None:  # `on_request` failed open, or the request has not come that far
-            redaction = ctx.redaction = Redaction(ctx.principal.team, self._settings.secret)
+            redaction = ctx.redaction = self._begin(ctx)
         redactor = redaction.answer
         if redactor is None:
             if not (self._answers.anything or redaction.pseudonyms):
@@ -102,6 +102,9 @@ class Redact:
             return
         for done, count in ctx.redaction.counts.items():
             self._found.labels(done.entity, done.action, done.direction, self._settings.mode).inc(count)
+
+    def _begin(self, ctx: RequestContext) -> Redaction:
+        return Redaction(ctx.principal.team, self._settings.secret, acts=self._enforced)
 
     def _unread(self, ctx: RequestContext) -> Reject | None:
         rules = self._settings.requests

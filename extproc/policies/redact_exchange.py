@@ -58,19 +58,20 @@ class Rules:
 
 
 class Redaction:
-    """One exchange's. `texts` are all that its request says: no placeholder is in them."""
+    """One exchange's. `acts` False: it is only looked at."""
 
-    __slots__ = ("_secret", "_team", "answer", "counts", "pseudonyms")
+    __slots__ = ("_acts", "_secret", "_team", "answer", "counts", "pseudonyms")
 
-    def __init__(self, team: str, secret: bytes | None) -> None:
+    def __init__(self, team: str, secret: bytes | None, *, acts: bool = True) -> None:
         self._team = team
         self._secret = secret
+        self._acts = acts
         self.pseudonyms: Pseudonyms | None = None
         self.counts: Counter[Done] = Counter()
         self.answer: AnswerRedactor | None = None
 
     def replacer(self, rules: Rules, direction: Direction, texts: Sequence[str] = ()) -> Callable[[str, str], str]:
-        """Gives what takes the place of a find, and keeps count."""
+        """Gives what takes the place of a find, and keeps count. No placeholder will be in any of `texts`."""
 
         def replace(entity: str, text: str) -> str:
             action = rules.action(entity)
@@ -95,4 +96,4 @@ class Redaction:
     @property
     def changed(self) -> int:
         """How many finds were acted upon."""
-        return self.counts.total()
+        return self.counts.total() if self._acts else 0

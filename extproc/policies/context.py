@@ -8,6 +8,7 @@ from msgspec import Struct, field
 
 from extproc.dialects.interface import InferenceRequest, RequestHead, Route, TokenTotals
 from extproc.policies.limit_hold import Hold
+from extproc.policies.scan import Scan
 from extproc.principal import ANONYMOUS, Principal
 from extproc.routing.catalog import Model, Pool
 
@@ -41,6 +42,7 @@ class RequestContext:
     principal: Principal = ANONYMOUS  # identify
     request: InferenceRequest  # journey (parsing)
     model: Model  # journey (parsing)
+    scan: Scan | None = None  # scan: the encoder at work on its texts; None: there is no encoder
     pool: Pool | None = None  # route
     prompt_tokens: int | None = None  # count_tokens
     default_output_tokens: int = 0  # count_tokens

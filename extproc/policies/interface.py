@@ -17,6 +17,7 @@ from extproc.audit.record import AuditTrail, NoTrail
 from extproc.clock import Clock
 from extproc.config.policy import PolicySettings
 from extproc.dialects.answer import AnswerEvent
+from extproc.inference.interface import Encoder
 from extproc.limits import Limiter
 from extproc.policies.context import RequestContext
 from extproc.principal import Principal
@@ -121,7 +122,10 @@ class UsageRecorder(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Services:
-    """What policies may ask for. Another dependency is one more field here, filled in `app`."""
+    """What policies may ask for. Another dependency is one more field here, filled in `app`.
+
+    `encoder` is None unless a policy that is on says `uses_encoder`.
+    """
 
     catalog: Catalog
     keys: KeyDirectory
@@ -130,4 +134,5 @@ class Services:
     limiter: Limiter
     config_version: str
     audit: AuditTrail = field(default_factory=NoTrail)
+    encoder: Encoder | None = None
     clock: Clock = field(default_factory=Clock)

@@ -34,6 +34,7 @@ from extproc.policies.limit import LimitRequests
 from extproc.policies.list_models import ListModels
 from extproc.policies.require_audit import RequireAudit
 from extproc.policies.route import Route
+from extproc.policies.scan_texts import ScanTexts
 from extproc.policies.validate import Validate
 from extproc.rejection import overloaded
 
@@ -48,6 +49,7 @@ ON_HEAD: tuple[type[HeadPolicy], ...] = (
 ON_REQUEST: tuple[type[RequestPolicy], ...] = (
     RequireAudit,
     Validate,
+    ScanTexts,
     Route,
     CountTokens,
     LimitRequests,
@@ -60,6 +62,7 @@ ON_ANSWER: tuple[type[AnswerPolicy], ...] = (
 )
 # Once, when the exchange is over: the last count; what it was, on record with what is owed for it; then that is paid.
 ON_CLOSE: tuple[type[ClosePolicy], ...] = (
+    ScanTexts,
     CountTokens,
     Account,
     LimitRequests,
@@ -183,9 +186,20 @@ class Pipeline:
         self.services.metrics.verdict(step.name, type(verdict).__name__.lower(), step.settings.mode, reason)
 
 
+def _with_defaults(settings: Mapping[str, PolicySettings]) -> dict[str, PolicySettings]:
+    return {name: settings.get(name) or policy.settings_type() for name, policy in POLICIES.items()}
+
+
+def needs_encoder(settings: Mapping[str, PolicySettings]) -> bool:
+    """Some policy that is on asks the encoder."""
+    return any(own.uses_encoder and own.mode is not PolicyMode.OFF for own in _with_defaults(settings).values())
+
+
 def build(settings: Mapping[str, PolicySettings], services: Services) -> Pipeline:
     """The pipeline of one configuration; a policy without a section has its defaults."""
-    chosen = {name: settings.get(name) or policy.settings_type() for name, policy in POLICIES.items()}
+    chosen = _with_defaults(settings)
+    if services.encoder is None:
+        del chosen[ScanTexts.name]  # it would have nothing to do, in every exchange
     policies = {name: POLICIES[name](own, services) for name, own in chosen.items() if own.mode is not PolicyMode.OFF}
 
     def phase(listed: Sequence[type[Policy]], method: str) -> tuple[Step, ...]:

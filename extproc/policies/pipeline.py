@@ -33,6 +33,7 @@ from extproc.policies.interface import (
 from extproc.policies.limit import LimitRequests
 from extproc.policies.list_models import ListModels
 from extproc.policies.redact import Redact
+from extproc.policies.require_audit import RequireAudit
 from extproc.policies.route import Route
 from extproc.policies.scan_texts import ScanTexts
 from extproc.policies.validate import Validate
@@ -47,6 +48,7 @@ ON_HEAD: tuple[type[HeadPolicy], ...] = (
 )
 # On the whole, parsed request. Guard before charge: what refuses comes before what costs.
 ON_REQUEST: tuple[type[RequestPolicy], ...] = (
+    RequireAudit,
     Validate,
     ScanTexts,
     Route,

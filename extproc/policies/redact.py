@@ -10,15 +10,18 @@ from __future__ import annotations
 
 import asyncio
 import functools
+from collections import Counter
 from collections.abc import Sequence
 from typing import ClassVar
 
+from extproc.audit.record import Action as AuditAction
 from extproc.config.policy import FailureMode, PolicyMode, PolicySettings
 from extproc.detection.replacement import Action
 from extproc.detection.scanner import PatternScanner, Selection
 from extproc.dialects.answer import AnswerEvent, Done
 from extproc.dialects.interface import TextSegment, Unread
 from extproc.errors import DependencyError
+from extproc.policies.audited import Audited
 from extproc.policies.context import RequestContext
 from extproc.policies.interface import CONTINUE, Reject, Services, Termination, Verdict
 from extproc.policies.redact_answers import AnswerRedactor, Channel
@@ -46,6 +49,7 @@ class Redact:
         self._settings = settings
         self._enforced = settings.mode is PolicyMode.ENFORCE
         self._metrics = services.metrics
+        self._audited = Audited(self.name, settings, services)
         self._scanner = _scanner(Selection(regions=settings.regions, threshold=settings.minimum_confidence))
         self._requests = Rules(settings.requests.action, settings.requests.actions)
         self._answers = Rules(settings.responses.action, settings.responses.actions)
@@ -100,8 +104,15 @@ class Redact:
     async def on_close(self, ctx: RequestContext, termination: Termination) -> None:
         if ctx.redaction is None:
             return
+        blocked: Counter[str] = Counter()
+        replaced: Counter[str] = Counter()
         for done, count in ctx.redaction.counts.items():
             self._found.labels(done.entity, done.action, done.direction, self._settings.mode).inc(count)
+            (blocked if done.action is Action.BLOCK else replaced)[done.entity] += count
+        if blocked:
+            self._audited.decided(ctx, AuditAction.BLOCKED, BLOCKED, blocked)
+        if replaced:
+            self._audited.decided(ctx, AuditAction.REDACTED, entities=replaced)
 
     def _begin(self, ctx: RequestContext) -> Redaction:
         return Redaction(ctx.principal.team, self._settings.secret, acts=self._enforced)

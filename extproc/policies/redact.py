@@ -97,7 +97,7 @@ class Redact:
                 return events
             redactor = redaction.answer = self._redactor(ctx, redaction)
         passed = redactor.pass_on(events)
-        if redactor.cut and self._enforced and type(passed[-1]) is Done and not ctx.reason:
+        if redactor.cut and self._enforced and passed and type(passed[-1]) is Done and not ctx.reason:
             ctx.reason = BLOCKED
         return passed
 

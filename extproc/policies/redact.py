@@ -16,8 +16,9 @@ from typing import ClassVar
 
 from extproc.audit.record import Action as AuditAction
 from extproc.config.policy import FailureMode, PolicyMode, PolicySettings
+from extproc.detection.patterns import REGIONS
 from extproc.detection.replacement import Action
-from extproc.detection.scanner import PatternScanner, Selection
+from extproc.detection.scanner import NOT_PERSONAL, PatternScanner, Selection
 from extproc.dialects.answer import AnswerEvent, Done
 from extproc.dialects.interface import TextSegment, Unread
 from extproc.errors import DependencyError
@@ -27,7 +28,7 @@ from extproc.policies.interface import CONTINUE, Reject, Services, Termination, 
 from extproc.policies.redact_answers import AnswerRedactor, Channel
 from extproc.policies.redact_exchange import Direction, Redaction, Rules
 from extproc.policies.redact_requests import Reading
-from extproc.policies.redact_settings import Settings, UnreadAction
+from extproc.policies.redact_settings import EVERYWHERE, Settings, UnreadAction
 from extproc.rejection import content_filtered, invalid_request
 
 BLOCKED = "pii_blocked"
@@ -50,7 +51,7 @@ class Redact:
         self._enforced = settings.mode is PolicyMode.ENFORCE
         self._metrics = services.metrics
         self._audited = Audited(self.name, settings, services)
-        self._scanner = _scanner(Selection(regions=settings.regions, threshold=settings.minimum_confidence))
+        self._scanner = _scanner(selection(settings))
         self._requests = Rules(settings.requests.action, settings.requests.actions)
         self._answers = Rules(settings.responses.action, settings.responses.actions)
         self._found = services.metrics.counter(
@@ -170,6 +171,16 @@ class Redact:
             redaction.note(Direction.RESPONSE, entity, Action.BLOCK)
 
         return AnswerRedactor(channel, blocked, ctx.request.choices, stream=ctx.request.stream)
+
+
+def selection(settings: Settings) -> Selection:
+    """What to look for: all that some action is for; what tells nothing about anybody by itself, only if it is named."""
+    sides = (settings.requests, settings.responses)
+    named = {entity for side in sides for entity in side.actions}
+    regions = EVERYWHERE.union(settings.regions or REGIONS)
+    entities = {pattern.entity for region in regions for pattern in REGIONS[region]} - (NOT_PERSONAL - named)
+    wanted = {entity for entity in entities if any(side.actions.get(entity, side.action) != "allow" for side in sides)}
+    return Selection(frozenset(wanted), regions, settings.minimum_confidence)
 
 
 @functools.lru_cache(maxsize=4)

@@ -13,10 +13,17 @@ import pydantic
 
 from extproc.config.policy import PolicyMode, PolicySettings
 from extproc.config.section import Section
+from extproc.detection.patterns import REGIONS
 from extproc.detection.replacement import Action
 
 Entity = Annotated[str, pydantic.StringConstraints(pattern=r"^[A-Z][A-Z0-9_]{1,40}$")]
 Confidence = Annotated[float, pydantic.Field(ge=0, le=1)]
+NAMES = frozenset({"ADDRESS", "LOCATION", "ORGANIZATION", "PERSON"})
+"""What only the encoder finds."""
+
+EVERYWHERE = frozenset({"general", "secrets"})
+"""The tables of patterns that belong to no country."""
+
 _MIN_SECRET_CHARS = 16
 _MAX_SECRET_BYTES = 64
 
@@ -79,8 +86,8 @@ class Settings(PolicySettings):
     responses: AnswerRules = AnswerRules()
     """What becomes of finds on their way to the client."""
 
-    regions: frozenset[str] = frozenset()
-    """Whose national identifiers to look for (`US`, `DE`, ...); empty is all that are looked for by default."""
+    regions: tuple[str, ...] = ()
+    """The countries whose identifiers to look for (`us`, `uk`, `de`, ...); by default all that are known."""
 
     minimum_confidence: Confidence = 0.4
     """Finds that are less certain than this are left as they are."""
@@ -94,6 +101,16 @@ class Settings(PolicySettings):
 
     inline_limit_chars: Annotated[int, pydantic.Field(ge=0)] = 65536
     """A request with more text than this is read in a thread, so that it doesn't delay the worker's other streams."""
+
+    @pydantic.model_validator(mode="after")
+    def _known(self) -> Settings:
+        countries = set(REGIONS) - EVERYWHERE
+        if unknown := sorted(set(self.regions) - countries):
+            raise ValueError(f"no such region: {', '.join(unknown)}; there are {', '.join(sorted(countries))}")
+        entities = NAMES | {pattern.entity for patterns in REGIONS.values() for pattern in patterns}
+        if unknown := sorted({*self.requests.actions, *self.responses.actions} - entities):
+            raise ValueError(f"no such entity: {', '.join(unknown)}")
+        return self
 
     @pydantic.model_validator(mode="after")
     def _hashes_have_a_secret(self) -> Settings:

@@ -21,11 +21,20 @@ from extproc.policies.redact_exchange import Direction, Redaction, Rules
 from extproc.policies.redact_requests import Reading
 
 HEAD = RequestHead("POST", "/v1/chat/completions", {})
-PROSE = (
+PLAIN = (
+    "The quick brown fox jumps over the lazy dog near the river, and then it goes home to sleep until the next day "
+    "begins again, as Ann had said it would when she came back from her walk. "
+)
+DENSE = (
     "The quick brown fox jumps over the lazy dog near 3 rivers, says Ann. Write to ann.lee@example.com or call "
     "+1 212 555 0199 before 2024-05-17; the card 4111 1111 1111 1111 was charged 12.50 EUR. "
 )
-WORDS = [f" {word}" for word in (PROSE * 20).split()]
+
+
+def words(prose: str) -> list[str]:
+    return [f" {word}" for word in (prose * 20).split()]
+
+
 RULES = Rules("redact", {})
 
 
@@ -43,12 +52,12 @@ def redactor(scanner: PatternScanner, pseudonyms: Pseudonyms | None) -> AnswerRe
     return AnswerRedactor(channel, lambda _: None, 1, stream=True)
 
 
-def deltas() -> list[AnswerEvent]:
-    return [*(Delta(0, word) for word in WORDS), Delta(0, finish_reason="stop")]
+def deltas(prose: str) -> list[AnswerEvent]:
+    return [*(Delta(0, word) for word in words(prose)), Delta(0, finish_reason="stop")]
 
 
-def calls() -> list[AnswerEvent]:
-    text = json.dumps({"text": PROSE * 20})
+def calls(prose: str) -> list[AnswerEvent]:
+    text = json.dumps({"text": prose * 20})
     pieces = [text[start : start + 6] for start in range(0, len(text), 6)]
     fragments: list[AnswerEvent] = [
         Delta(0, tool_calls=[{"index": 0, "function": {"arguments": piece}}]) for piece in pieces
@@ -89,48 +98,42 @@ def chunk(text: str, finish_reason: str | None = None) -> bytes:
     return b"data: " + json.dumps(answer, separators=(",", ":")).encode() + b"\n\n"
 
 
-def streams(scanner: PatternScanner) -> None:
-    texts, fragments, pseudonyms = deltas(), calls(), issued()
-    report("redaction, per chunk of text", lambda: run(scanner, texts), len(texts), 20)
-    report(
-        "redaction and originals put back, per chunk of text", lambda: run(scanner, texts, pseudonyms), len(texts), 20
-    )
-    report("redaction, per fragment of a tool call", lambda: run(scanner, fragments), len(fragments), 20)
-    report(
-        "redaction and originals put back, per fragment",
-        lambda: run(scanner, fragments, pseudonyms),
-        len(fragments),
-        20,
-    )
-    chunks = [*map(chunk, WORDS), chunk("", "stop"), b"data: [DONE]\n\n"]
-    report("decode and encode, per chunk", lambda: through(None, chunks), len(chunks), 20)
-    report("decode, redact and encode, per chunk", lambda: through(scanner, chunks), len(chunks), 20)
+def streams(scanner: PatternScanner, kind: str, prose: str) -> None:
+    texts, fragments, pseudonyms = deltas(prose), calls(prose), issued()
+    number = 5
+    report(f"{kind}: redact, per chunk", lambda: run(scanner, texts), len(texts), number)
+    report(f"{kind}: redact and put back, per chunk", lambda: run(scanner, texts, pseudonyms), len(texts), number)
+    report(f"{kind}: redact, per fragment of a tool call", lambda: run(scanner, fragments), len(fragments), number)
+    chunks = [*map(chunk, words(prose)), chunk("", "stop"), b"data: [DONE]\n\n"]
+    report(f"{kind}: decode and encode, per chunk", lambda: through(None, chunks), len(chunks), number)
+    report(f"{kind}: decode, redact and encode, per chunk", lambda: through(scanner, chunks), len(chunks), number)
+    held_back(scanner, kind, prose)
 
 
-def held_back(scanner: PatternScanner) -> None:
-    pass_on = redactor(scanner, None).pass_on
+def held_back(scanner: PatternScanner, kind: str, prose: str) -> None:
+    stream = scanner.open()
     held, fed, passed = [], 0, 0
-    for number, word in enumerate(WORDS):
+    for word in words(prose):
         fed += len(word)
-        passed += sum(len(event.text) for event in pass_on([Delta(0, word)]) if isinstance(event, Delta))
-        if number == 0:
-            print(f"{'held after the first chunk, letters':<64}{fed - passed:>10}")
-        held.append(max(0, fed - passed))
+        passed += sum(len(segment.text) for segment in stream.feed(word))
+        held.append(fed - passed)
+    print(f"{f'{kind}: held back after the first chunk':<64}{held[0]:>10} letters")
     held.sort()
-    print(f"{'held back while it streams, letters: median':<64}{held[len(held) // 2]:>10}")
-    print(f"{'held back while it streams, letters: 99 %':<64}{held[len(held) * 99 // 100]:>10}")
+    for percent in (50, 90, 99):
+        print(
+            f"{f'{kind}: held back, {percent} % of the time at most':<64}{held[len(held) * percent // 100]:>10} letters"
+        )
 
 
-def requests(scanner: PatternScanner) -> None:
-    size = 2048 // 5
-    text = (PROSE * 3)[:size]
-    messages = [{"role": "user", "content": text} for _ in range(5)]
+def requests(scanner: PatternScanner, kind: str, prose: str) -> None:
+    messages = [{"role": "user", "content": (prose * 3)[: 2048 // 5]} for _ in range(5)]
     body = json.dumps({"model": "m", "messages": messages}).encode()
+    segments = CHAT.parse(HEAD, body).texts()
     for action in ("redact", "pseudonymise"):
         rules = Rules(action, {})
 
         def read(rules: Rules = rules) -> None:
-            readings = [Reading(segment) for segment in CHAT.parse(HEAD, body).texts()]
+            readings = [Reading(segment) for segment in segments]
             for reading in readings:
                 reading.add(rules.acted(scanner.scan(reading.text)))
             replace = Redaction("team", None).replacer(rules, Direction.REQUEST, [one.text for one in readings])
@@ -138,15 +141,14 @@ def requests(scanner: PatternScanner) -> None:
                 if reading.spans:
                     reading.replaced(replace)
 
-        report(f"request of {len(body) / 1024:.0f} KB in 5 messages, with finds: parse, {action}", read, 1, 500)
-    report("the same request: parse alone", lambda: CHAT.parse(HEAD, body).texts(), 1, 500)
+        report(f"{kind}: a request of 2 KB in 5 messages, {action}", read, 1, 100)
 
 
 def main() -> None:
     scanner = PatternScanner.compile(Selection())
-    streams(scanner)
-    held_back(scanner)
-    requests(scanner)
+    for kind, prose in (("plain prose", PLAIN), ("a find every 8 words", DENSE)):
+        streams(scanner, kind, prose)
+        requests(scanner, kind, prose)
 
 
 if __name__ == "__main__":

@@ -220,6 +220,7 @@ class Worker:
         async with self._reloading:
             try:
                 config = gateway_file.load(self._path)
+                await asyncio.to_thread(pipeline.prepare, config.policies)
                 encoder = await self._encoders.take_up(config)
             except ConfigError as error:
                 self._refused([str(problem) for problem in error.problems])

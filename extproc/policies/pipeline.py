@@ -199,6 +199,17 @@ def needs_encoder(settings: Mapping[str, PolicySettings]) -> bool:
     return any(own.uses_encoder and own.mode is not PolicyMode.OFF for own in _with_defaults(settings).values())
 
 
+def prepare(settings: Mapping[str, PolicySettings]) -> None:
+    """Make what takes a policy long to make, so that `build` finds it made. For a thread beside the event loop.
+
+    Such a policy has a class method `prepare(settings)`, which makes it and keeps it.
+    """
+    for name, own in _with_defaults(settings).items():
+        make = getattr(POLICIES[name], "prepare", None)
+        if make is not None and own.mode is not PolicyMode.OFF:
+            make(own)
+
+
 def build(settings: Mapping[str, PolicySettings], services: Services) -> Pipeline:
     """The pipeline of one configuration; a policy without a section has its defaults."""
     chosen = _with_defaults(settings)

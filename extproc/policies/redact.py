@@ -65,6 +65,11 @@ class Redact:
             ("mode",),
         )
 
+    @classmethod
+    def prepare(cls, settings: Settings) -> None:
+        """Compile its patterns, which takes seconds."""
+        _scanner(selection(settings))
+
     async def on_request(self, ctx: RequestContext) -> Verdict:
         refusal = self._unread(ctx)
         if refusal is not None:
@@ -174,7 +179,7 @@ class Redact:
 
 
 def selection(settings: Settings) -> Selection:
-    """What to look for: all that some action is for; what tells nothing about anybody by itself, only if it is named."""
+    """What to look for: all that some action is for, and what is not personal by itself only if it is named."""
     sides = (settings.requests, settings.responses)
     named = {entity for side in sides for entity in side.actions}
     regions = EVERYWHERE.union(settings.regions or REGIONS)

@@ -10,9 +10,11 @@ from typing import Any
 from prometheus_client import CollectorRegistry
 
 from extproc import gateway_file
+from extproc.audit.record import AuditTrail, NoTrail
 from extproc.clock import Clock
 from extproc.config.policy import PolicySettings
 from extproc.exchange.messages import Event, Reply
+from extproc.inference.interface import Encoder
 from extproc.journey import Journey, Runtime
 from extproc.limits import Limiter
 from extproc.policies import pipeline
@@ -89,6 +91,8 @@ class Inside:
         directory: Path,
         settings: Mapping[str, PolicySettings] | None = None,
         limiter: Limiter | None = None,
+        encoder: Encoder | None = None,
+        audit: AuditTrail | None = None,
     ) -> None:
         hasher = KeyHasher(SECRET.encode())
         path = directory / "gateway.yaml"
@@ -103,6 +107,8 @@ class Inside:
             usage=self.usage,
             limiter=limiter or LocalLimiter(Clock()),
             config_version=config.version,
+            encoder=encoder,
+            audit=audit or NoTrail(),
         )
         built = pipeline.build({**config.policies, **(settings or {})}, self.services)
         self._tasks: set[asyncio.Task[None]] = set()

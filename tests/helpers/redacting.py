@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Callable, Iterable, Sequence
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import orjson
 
+from extproc.audit.record import AuditTrail, Entry
+from extproc.detection.spans import Evidence, Span
+from extproc.errors import DependencyError
 from extproc.exchange.messages import (
     BodyReply,
     HeadersReply,
@@ -21,6 +25,7 @@ from extproc.exchange.messages import (
     ResponseBody,
     ResponseHeaders,
 )
+from extproc.inference.interface import Encoder, Encoding
 from extproc.journey import Journey
 from extproc.policies.pipeline import SETTINGS
 from tests.helpers.journeys import KEY, Inside
@@ -82,14 +87,53 @@ class Exchanged:
         return choices
 
 
+class Names:
+    """An encoder that knows Ann and Paris, or that fails. Its windows are of 50 letters."""
+
+    def __init__(self, error: DependencyError | None = None) -> None:
+        self._error = error
+
+    def windows(self, text: str) -> Sequence[tuple[int, int]]:
+        return [(start, min(start + 50, len(text))) for start in range(0, len(text), 50)]
+
+    async def encode(self, texts: Sequence[str], deadline_s: float) -> Sequence[Encoding]:
+        if self._error is not None:
+            raise self._error
+        return [Encoding(b"", spans=tuple(_names(text))) for text in texts]
+
+
+def _names(text: str) -> Iterator[Span]:
+    for name, entity, confidence in (("Ann", "PERSON", 0.9), ("Paris", "LOCATION", 0.3)):
+        for match in re.finditer(rf"\b{name}\b", text):
+            yield Span(match.start(), match.end(), entity, confidence, Evidence("encoder", entity))
+
+
+class Records:
+    """An audit trail that is kept in memory."""
+
+    available = True
+
+    def __init__(self) -> None:
+        self.entries: list[Entry] = []
+
+    def record(self, entry: Entry) -> None:
+        self.entries.append(entry)
+
+
 class Redacting(Inside):
     """`policy` is the section `policies.redact`; enforced unless it says otherwise."""
 
-    def __init__(self, directory: Path, limit: dict[str, Any] | None = None, **policy: Any) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        limit: dict[str, Any] | None = None,
+        encoder: Encoder | None = None,
+        audit: AuditTrail | None = None,
+        **policy: Any,
+    ) -> None:
         settings = {"redact": {"mode": "enforce", "hash_secret": HASH_SECRET, **policy}, "limit": limit or {}}
-        super().__init__(
-            directory, {name: SETTINGS[name].model_validate_json(orjson.dumps(own)) for name, own in settings.items()}
-        )
+        models = {name: SETTINGS[name].model_validate_json(orjson.dumps(own)) for name, own in settings.items()}
+        super().__init__(directory, models, encoder=encoder, audit=audit)
 
     async def ask(
         self,

@@ -16,6 +16,8 @@ from extproc.detection.pseudonyms import Pseudonyms
 from extproc.detection.replacement import hashed
 from extproc.detection.scanner import PatternScanner, Selection
 from extproc.dialects.answer import Delta, Done
+from extproc.errors import DependencyError
+from extproc.exchange.messages import HeadersReply
 from extproc.policies.redact import selection
 from extproc.policies.redact_answers import AnswerRedactor, Channel
 from extproc.policies.redact_exchange import Direction, Redaction, Rules
@@ -24,6 +26,8 @@ from tests.helpers.redacting import (
     DONE,
     HASH_SECRET,
     USAGE,
+    Names,
+    Records,
     Redacting,
     asked,
     event,
@@ -143,6 +147,58 @@ class TestRequests:
     async def test_by_default_it_is_off(self, tmp_path: Path) -> None:
         exchanged = await Redacting(tmp_path, mode=Settings().mode).ask(messages=asked(MAIL))
         assert sent(exchanged.forwarded) == MAIL
+
+
+class TestNames:
+    async def test_names_are_found_where_patterns_are_not(self, tmp_path: Path) -> None:
+        inside = Redacting(tmp_path, encoder=Names(), names=True, requests={"action": "pseudonymise"})
+        exchanged = await inside.ask(messages=asked(f"Ann of Paris, {MAIL}, asks Ann"))
+        assert re.fullmatch(rf"(<PERSON_1_[a-z]{{6}}>) of Paris, {PLACEHOLDER}, asks \1", sent(exchanged.forwarded)), (
+            "Paris is not certain enough"
+        )
+
+    async def test_they_are_found_in_what_json_says(self, tmp_path: Path) -> None:
+        call = {"id": "c", "type": "function", "function": {"name": "f", "arguments": '{"a":"\\u0041nn"}'}}
+        messages = [{"role": "assistant", "content": None, "tool_calls": [call]}, *asked("and?")]
+        exchanged = await Redacting(tmp_path, encoder=Names(), names=True).ask(messages=messages)
+        (called,) = exchanged.forwarded["messages"][0]["tool_calls"]
+        assert called["function"]["arguments"] == '{"a":"<PERSON>"}'
+
+    async def test_without_the_encoder_it_is_closed_or_patterns_go_on_alone(self, tmp_path: Path) -> None:
+        lost = Names(DependencyError("encoder", "overloaded"))
+        closed = await Redacting(tmp_path, encoder=lost, names=True).ask(messages=asked(f"Ann, {MAIL}"))
+        assert (closed.status, closed.forwarded) == (503, {})
+        inside = Redacting(tmp_path, encoder=lost, names=True, on_failure="open")
+        opened = await inside.ask(messages=asked(f"Ann, {MAIL}"))
+        assert sent(opened.forwarded) == "Ann, <EMAIL_ADDRESS>"
+        assert ("x-extproc-degraded", "redact") in {
+            header for reply in opened.replies if isinstance(reply, HeadersReply) for header in reply.set_headers
+        }
+        assert inside.metric("extproc_policy_failures_total", policy="redact", dependency="encoder") == 1
+
+    async def test_what_the_budget_left_unread_is_counted(self, tmp_path: Path) -> None:
+        inside = Redacting(tmp_path, encoder=Names(), names=True)
+        await inside.ask(messages=asked("Ann " * 50))
+        assert inside.metric("extproc_pii_partly_read_total", mode="enforce") == 0
+        await inside.ask(messages=asked("Ann " * 500))
+        assert inside.metric("extproc_pii_partly_read_total", mode="enforce") == 1
+
+
+class TestAudit:
+    async def test_what_was_done_is_on_record_in_kinds_and_numbers(self, tmp_path: Path) -> None:
+        records = Records()
+        inside = Redacting(tmp_path, audit=records, requests={"actions": {"CREDIT_CARD": "block"}})
+        await inside.ask(lambda _: [whole_chat(f"To {MAIL}")], messages=asked(f"{MAIL} {MAIL}"))
+        await inside.ask(messages=asked(CARD))
+        await inside.ask(messages=asked("nothing"))
+        assert [(entry.policy, entry.action, entry.reason, dict(entry.entities)) for entry in records.entries] == [
+            ("redact", "redacted", "", {"EMAIL_ADDRESS": 3}),
+            ("redact", "blocked", "pii_blocked", {"CREDIT_CARD": 1}),
+        ]
+        assert MAIL not in str(records.entries)
+        shadow = Records()
+        await Redacting(tmp_path, audit=shadow, mode="shadow").ask(messages=asked(MAIL))
+        assert shadow.entries == []
 
 
 class TestSettings:

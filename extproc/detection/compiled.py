@@ -23,6 +23,8 @@ class Rule(NamedTuple):
     name: str
     whole: re.Pattern[bytes] | None
     group: int
+    alone: float
+    backed: float
 
     def evidence(self, word: str) -> Evidence:
         check = self.pattern.check
@@ -76,7 +78,8 @@ class CompiledPatterns:
         for region, pattern in patterns:
             group = groups.setdefault(pattern.context, 1 << len(groups)) if pattern.context else 0
             whole = re.compile(pattern.whole.encode()) if pattern.whole else None
-            by_expression.setdefault(pattern.expression, []).append(Rule(pattern, f"{region}/{pattern.name}", whole, group))
+            rule = Rule(pattern, f"{region}/{pattern.name}", whole, group, pattern.alone, pattern.backed)
+            by_expression.setdefault(pattern.expression, []).append(rule)
         self.rules = tuple(tuple(rules) for rules in by_expression.values())
         bits: dict[str, int] = {}
         for words, group in groups.items():

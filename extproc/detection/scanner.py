@@ -32,6 +32,7 @@ _SEPARATORS = str.maketrans("", "", " -./:()")
 _PART_OF_LONGER_BEFORE = re.compile(rb"[0-9][.:/-]\Z|\b[0-9A-Fa-f]{4}-\Z")
 _PART_OF_LONGER_AFTER = re.compile(rb"[.:/-][0-9]|-[0-9A-Fa-f]{4}-|[@]")
 _GROUP_BEFORE = re.compile(rb"[0-9][ ]\Z")
+_PART_OF_ADDRESS_BEFORE = re.compile(rb"[0-9A-Za-z_]\Z|(?:\A|[^g-zG-Z]):\Z|[0-9]\.\Z")
 _LAST_GROUP = re.compile(rb"[ ./-]+[0-9A-Za-z()]+\Z")
 _START = attrgetter("start")
 
@@ -101,35 +102,48 @@ class PatternScanner:
                 seen.add((identity, start))
             elif start < floor:
                 continue
-            before = matches.groups(start - CONTEXT_BEFORE_BYTES, start)
+            near = _Near(matches, start, end, pending=not final and end + CONTEXT_AFTER_BYTES + 2 > len(data))
             for rule in rules:
-                candidate = self._candidate(data, matches, rule, start, end, before, final)
+                # Most matches end here: any number of that length, and no word to say what it is.
+                if rule.alone < self._threshold and not (near.groups & rule.group or (near.pending and rule.group)):
+                    continue
+                candidate = self._candidate(data, rule, near)
                 if candidate is not None and candidate.start >= floor:
                     result.append(candidate)
         result.sort(key=_START)
         return result
 
-    def _candidate(
-        self, data: bytes, matches: Matches, rule: Rule, start: int, end: int, before: int, final: bool
-    ) -> Candidate | None:
-        pattern = rule.pattern
-        after_until = end + CONTEXT_AFTER_BYTES
-        confidence, word, pending = pattern.alone, "", False
-        if before & rule.group:
-            confidence = pattern.backed
-        elif confidence < self._threshold:
-            backed = matches.groups(end, after_until) & rule.group
-            pending = not final and rule.group != 0 and after_until + 2 > len(data)
-            confidence = pattern.backed if backed or pending else confidence
-        if confidence < self._threshold:
-            return None
-        extent = _extent(data, rule, start, end)
+    def _candidate(self, data: bytes, rule: Rule, near: _Near) -> Candidate | None:
+        extent = _extent(data, rule, near.start, near.end)
         if extent is None:
             return None
-        if confidence != pattern.alone and not pending:
-            lowest = start - CONTEXT_BEFORE_BYTES if before & rule.group else end
-            word = matches.word(rule.group, lowest, start if before & rule.group else after_until)
+        low = rule.alone < self._threshold
+        groups = near.groups if low else near.before
+        backed = groups & rule.group != 0
+        pending = low and near.pending and not near.before & rule.group
+        confidence = rule.backed if backed or pending else rule.alone
+        if confidence < self._threshold or confidence == 0:
+            return None
+        word = near.word(rule.group, near.before) if backed else ""
         return Candidate(extent[0], extent[1], confidence, rule, word, pending)
+
+
+class _Near:
+    """The words of context around a match: `before` it, and in `groups` those after it too, as bits of their groups."""
+
+    __slots__ = ("_matches", "before", "end", "groups", "pending", "start")
+
+    def __init__(self, matches: Matches, start: int, end: int, *, pending: bool) -> None:
+        self._matches = matches
+        self.start, self.end, self.pending = start, end, pending
+        self.before = matches.groups(start - CONTEXT_BEFORE_BYTES, start)
+        self.groups = self.before | matches.groups(end, end + CONTEXT_AFTER_BYTES)
+
+    def word(self, group: int, before: int) -> str:
+        """The nearest word before the match; none there, one after it."""
+        if before & group:
+            return self._matches.word(group, self.start - CONTEXT_BEFORE_BYTES, self.start)
+        return self._matches.word(group, self.end, self.end + CONTEXT_AFTER_BYTES)
 
 
 def selected(selection: Selection) -> list[tuple[str, Pattern]]:
@@ -158,7 +172,7 @@ def _extent(data: bytes, rule: Rule, start: int, end: int) -> tuple[int, int] | 
     if pattern.form is not Form.TEXT and not _stands_alone(data, start, end, pattern.form):
         return None
     while not _holds(pattern, data[start:end]):
-        if rule.whole is None or pattern.form is Form.TEXT:
+        if rule.whole is None or pattern.form not in (Form.NUMBER, Form.RUN):
             return None
         shorter = _LAST_GROUP.search(data, start, end)
         if shorter is None:
@@ -169,6 +183,8 @@ def _extent(data: bytes, rule: Rule, start: int, end: int) -> tuple[int, int] | 
 
 def _stands_alone(data: bytes, start: int, end: int, form: Form) -> bool:
     before = data[max(0, start - 6) : start]
+    if form is Form.ADDRESS:
+        return not _PART_OF_ADDRESS_BEFORE.search(before)
     return not (
         _PART_OF_LONGER_BEFORE.search(before)
         or _PART_OF_LONGER_AFTER.match(data, end)
@@ -180,6 +196,6 @@ def _holds(pattern: Pattern, found: bytes) -> bool:
     if pattern.check is None:
         return True
     text = found.decode("utf-8", "replace")
-    if pattern.form is not Form.TEXT:
+    if pattern.form in (Form.NUMBER, Form.RUN):
         text = text.translate(_SEPARATORS).upper()
     return text != "" and pattern.check.holds(text)

@@ -40,7 +40,7 @@ PATTERNS = (
     Pattern("fiscal", "IT_FISCAL_CODE", rf"(?i)\b[a-z]{{6}}[{_D}]{{2}}[abcdehlmprst][{_D}]{{2}}[a-z][{_D}]{{3}}[a-z]\b", 0.95, 1.0, FISCAL_WORDS, Check("control_letter", fiscal)),
     Pattern("vat", "IT_VAT_CODE", r"\b\d{11}\b", 0.25, 0.95, VAT_WORDS, Check("luhn", vat)),
     Pattern("vat_prefixed", "IT_VAT_CODE", r"(?i)\bit ?\d{11}\b", 0.9, 0.98, VAT_WORDS, Check("luhn", lambda number: vat(number[2:]))),
-    Pattern("licence", "IT_DRIVER_LICENSE", r"(?i)\b[a-z]{2}\d{7}[a-z]\b|\bu1[bcdfghljklmnpqrstwyxz0-9]{7}[a-z]\b", 0.3, 0.9, LICENCE_WORDS),
+    Pattern("licence", "IT_DRIVER_LICENSE", r"(?i)\b[a-z]{2}\d{7}[a-z]\b|\bu1[bcdfghljklmnpqrstwyxz0-9]{7}[a-z]\b", 0.4, 0.9, LICENCE_WORDS),
     Pattern("id_card", "IT_IDENTITY_CARD", r"(?i)\bc[a-z]\d{5}[a-z]{2}\b", 0.2, 0.9, ID_WORDS),
     Pattern("id_card_old", "IT_IDENTITY_CARD", r"(?i)\b[a-z]{2} ?\d{7}\b|\b\d{7}[a-z]{2}\b", 0.02, 0.75, ID_WORDS),
     Pattern("passport", "IT_PASSPORT", r"(?i)\b[a-z]{2}\d{7}\b", 0.04, 0.8, PASSPORT_WORDS),

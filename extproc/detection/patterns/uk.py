@@ -72,6 +72,7 @@ PATTERNS = (
         "licence", "UK_DRIVING_LICENCE",
         r"(?i)\b[a-z][a-z9]{4}[ -]?\d[0156]\d[0-3]\d{2}[ -]?[a-z9]{2}[a-z0-9][a-z]{2}\b", 0.5, 0.97, LICENCE_WORDS, _DRIVING,
     ),
+    Pattern("postcode_spaced", "UK_POSTCODE", r"\b[A-PR-UWYZ](?:\d{1,2}|[A-HK-Y]\d{1,2}|\d[A-HJKPSTUW]|[A-HK-Y]\d[ABEHMNPRVWXY]) \d[ABD-HJLNP-UW-Z]{2}\b", 0.45, 0.9, POSTCODE_WORDS),
     Pattern("postcode", "UK_POSTCODE", rf"\b{_OUTWARD} ?\d[ABD-HJLNP-UW-Zabd-hjlnp-uw-z]{{2}}\b", 0.1, 0.8, POSTCODE_WORDS),
     Pattern("vehicle", "UK_VEHICLE_REGISTRATION", r"(?i)\b[a-z]{2}\d{2}[ -]?[a-z]{3}\b", 0.4, 0.9, VEHICLE_WORDS, _MARK),
     Pattern("vehicle_prefix", "UK_VEHICLE_REGISTRATION", r"(?i)\b[a-hj-npr-tv-y]\d{1,3}[ -]?[a-z]{3}\b", 0.2, 0.7, VEHICLE_WORDS),

@@ -6,18 +6,21 @@ import re
 import threading
 from bisect import bisect_right
 from collections.abc import Iterable
+from itertools import islice
 from typing import NamedTuple
 
 import hyperscan
 
-from extproc.detection.patterns.pattern import Pattern
+from extproc.detection.patterns.pattern import Check, Form, Pattern
 from extproc.detection.spans import Evidence
 
 _SHORT_WORD = 4
 
 
 class Rule(NamedTuple):
-    """A pattern with what is worked out once: `group` is the bit of its words of context."""
+    """A pattern with what is worked out once: `group` is the bit of its words of context, `value` the group of `whole`
+    that is the find. The rest is repeated from the pattern because it is read for every match.
+    """
 
     pattern: Pattern
     name: str
@@ -25,6 +28,9 @@ class Rule(NamedTuple):
     group: int
     alone: float
     backed: float
+    check: Check | None
+    form: Form
+    value: str | int
 
     def evidence(self, word: str) -> Evidence:
         check = self.pattern.check
@@ -56,8 +62,11 @@ class Matches:
         """The groups of which a word ends in `after < end <= until`, as bits."""
         if not self._ends:
             return 0
+        first = bisect_right(self._ends, after)
         bits = 0
-        for _, word in self._words[bisect_right(self._ends, after) : bisect_right(self._ends, until)]:
+        for end, word in islice(self._words, first, None):
+            if end > until:
+                break
             bits |= self._compiled.words[word][1]
         return bits
 
@@ -78,8 +87,7 @@ class CompiledPatterns:
         for region, pattern in patterns:
             group = groups.setdefault(pattern.context, 1 << len(groups)) if pattern.context else 0
             whole = re.compile(pattern.whole.encode()) if pattern.whole else None
-            rule = Rule(pattern, f"{region}/{pattern.name}", whole, group, pattern.alone, pattern.backed)
-            by_expression.setdefault(pattern.expression, []).append(rule)
+            by_expression.setdefault(pattern.expression, []).append(_rule(region, pattern, whole, group))
         self.rules = tuple(tuple(rules) for rules in by_expression.values())
         bits: dict[str, int] = {}
         for words, group in groups.items():
@@ -98,6 +106,12 @@ class CompiledPatterns:
         self._database.scan(data, match_event_handler=matches.report, scratch=scratch)
         matches.sort_words()
         return matches
+
+
+def _rule(region: str, pattern: Pattern, whole: re.Pattern[bytes] | None, group: int) -> Rule:
+    value = "value" if whole and "value" in whole.groupindex else 0
+    name = f"{region}/{pattern.name}"
+    return Rule(pattern, name, whole, group, pattern.alone, pattern.backed, pattern.check, pattern.form, value)
 
 
 def _database(expressions: list[str], words: list[str]) -> hyperscan.Database:

@@ -28,7 +28,7 @@ NOT_PERSONAL = frozenset({"DATE_TIME", "URL"})
 """What is looked for only when asked for by name: by itself it tells nothing about anybody."""
 
 _BLOCK_BYTES = 1 << 16
-_SEPARATORS = str.maketrans("", "", " -./:()")
+_SEPARATORS = b" -./:()"
 _PART_OF_LONGER_BEFORE = re.compile(rb"[0-9][.:/-]\Z|\b[0-9A-Fa-f]{4}-\Z")
 _PART_OF_LONGER_AFTER = re.compile(rb"[.:/-][0-9]|-[0-9A-Fa-f]{4}-|[@]")
 _GROUP_BEFORE = re.compile(rb"[0-9][ ]\Z")
@@ -102,46 +102,54 @@ class PatternScanner:
                 seen.add((identity, start))
             elif start < floor:
                 continue
-            near = _Near(matches, start, end, pending=not final and end + CONTEXT_AFTER_BYTES + 2 > len(data))
+            near: _Near | None = None
             for rule in rules:
-                # Most matches end here: any number of that length, and no word to say what it is.
-                if rule.alone < self._threshold and not (near.groups & rule.group or (near.pending and rule.group)):
+                if rule.alone < self._threshold:
+                    near = near or self._near(matches, start, end, len(data), final)
+                    # Most matches end here: any number of that length, and no word to say what it is.
+                    if not rule.group & near.groups:
+                        continue
+                extent = _extent(data, rule, start, end)
+                if extent is None or extent[0] < floor:
                     continue
-                candidate = self._candidate(data, rule, near)
-                if candidate is not None and candidate.start >= floor:
+                near = near or self._near(matches, start, end, len(data), final)
+                if candidate := self._candidate(rule, extent, near):
                     result.append(candidate)
         result.sort(key=_START)
         return result
 
-    def _candidate(self, data: bytes, rule: Rule, near: _Near) -> Candidate | None:
-        extent = _extent(data, rule, near.start, near.end)
-        if extent is None:
-            return None
+    def _near(self, matches: Matches, start: int, end: int, size: int, final: bool) -> _Near:
+        return _Near(matches, start, end, pending=not final and end + CONTEXT_AFTER_BYTES + 2 > size)
+
+    def _candidate(self, rule: Rule, extent: tuple[int, int], near: _Near) -> Candidate | None:
         low = rule.alone < self._threshold
-        groups = near.groups if low else near.before
-        backed = groups & rule.group != 0
+        backed = (near.known if low else near.before) & rule.group != 0
         pending = low and near.pending and not near.before & rule.group
         confidence = rule.backed if backed or pending else rule.alone
         if confidence < self._threshold or confidence == 0:
             return None
-        word = near.word(rule.group, near.before) if backed else ""
+        word = near.word(rule.group) if backed else ""
         return Candidate(extent[0], extent[1], confidence, rule, word, pending)
 
 
 class _Near:
-    """The words of context around a match: `before` it, and in `groups` those after it too, as bits of their groups."""
+    """The words of context around a match, as bits of their groups.
 
-    __slots__ = ("_matches", "before", "end", "groups", "pending", "start")
+    `before` it, `known` before and after it, `groups` those that may count: all, while the text after it isn't there yet.
+    """
+
+    __slots__ = ("_matches", "before", "end", "groups", "known", "pending", "start")
 
     def __init__(self, matches: Matches, start: int, end: int, *, pending: bool) -> None:
         self._matches = matches
         self.start, self.end, self.pending = start, end, pending
         self.before = matches.groups(start - CONTEXT_BEFORE_BYTES, start)
-        self.groups = self.before | matches.groups(end, end + CONTEXT_AFTER_BYTES)
+        self.known = self.before | matches.groups(end, end + CONTEXT_AFTER_BYTES)
+        self.groups = -1 if pending else self.known
 
-    def word(self, group: int, before: int) -> str:
+    def word(self, group: int) -> str:
         """The nearest word before the match; none there, one after it."""
-        if before & group:
+        if self.before & group:
             return self._matches.word(group, self.start - CONTEXT_BEFORE_BYTES, self.start)
         return self._matches.word(group, self.end, self.end + CONTEXT_AFTER_BYTES)
 
@@ -162,40 +170,35 @@ def selected(selection: Selection) -> list[tuple[str, Pattern]]:
 
 def _extent(data: bytes, rule: Rule, start: int, end: int) -> tuple[int, int] | None:
     """Where the match really ends, if what stands around it and its check allow it."""
-    pattern = rule.pattern
-    if rule.whole is not None:
-        match = rule.whole.match(data, start)
+    form, whole = rule.form, rule.whole
+    if form is not Form.TEXT and not _may_begin(data, start, form):
+        return None
+    if whole is not None:
+        match = whole.match(data, start)
         if match is None:
             return None
-        start, end = match.span("value") if "value" in rule.whole.groupindex else match.span()
+        start, end = match.span(rule.value)
         end = character_start(data, end)
-    if pattern.form is not Form.TEXT and not _stands_alone(data, start, end, pattern.form):
+    number = form is Form.NUMBER or form is Form.RUN
+    if number and _PART_OF_LONGER_AFTER.match(data, end):
         return None
-    while not _holds(pattern, data[start:end]):
-        if rule.whole is None or pattern.form not in (Form.NUMBER, Form.RUN):
-            return None
-        shorter = _LAST_GROUP.search(data, start, end)
+    while not _holds(rule, data[start:end], number):
+        shorter = _LAST_GROUP.search(data, start, end) if whole is not None and number else None
         if shorter is None:
             return None
         end = shorter.start()
     return start, end
 
 
-def _stands_alone(data: bytes, start: int, end: int, form: Form) -> bool:
+def _may_begin(data: bytes, start: int, form: Form) -> bool:
     before = data[max(0, start - 6) : start]
     if form is Form.ADDRESS:
         return not _PART_OF_ADDRESS_BEFORE.search(before)
-    return not (
-        _PART_OF_LONGER_BEFORE.search(before)
-        or _PART_OF_LONGER_AFTER.match(data, end)
-        or (form is Form.RUN and _GROUP_BEFORE.search(before))
-    )
+    return not (_PART_OF_LONGER_BEFORE.search(before) or (form is Form.RUN and _GROUP_BEFORE.search(before)))
 
 
-def _holds(pattern: Pattern, found: bytes) -> bool:
-    if pattern.check is None:
+def _holds(rule: Rule, found: bytes, number: bool) -> bool:
+    if rule.check is None:
         return True
-    text = found.decode("utf-8", "replace")
-    if pattern.form in (Form.NUMBER, Form.RUN):
-        text = text.translate(_SEPARATORS).upper()
-    return text != "" and pattern.check.holds(text)
+    text = found.translate(None, _SEPARATORS).decode("utf-8", "replace").upper() if number else found.decode("utf-8", "replace")
+    return text != "" and rule.check.holds(text)

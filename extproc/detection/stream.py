@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from extproc.detection.scanner import Candidate
 
 LONGEST_GROUP_BYTES = 4096
+_CONTINUATION = bytes(range(0x80, 0xC0))
 _LOOK_BACK_BYTES = 256
 _LOOK_BACK_AFTER_FORCED_BYTES = 2 * LONGEST_TOKEN_BYTES
 
@@ -162,7 +163,7 @@ def _segment(data: bytes, start: int, end: int, winners: list[Candidate]) -> Seg
 
 
 def _points(data: bytes, start: int, end: int) -> int:
-    return len(data[start:end].decode("utf-8", "replace"))
+    return len(data[start:end].translate(None, _CONTINUATION))
 
 
 def character_start(data: bytes, position: int) -> int:

@@ -233,7 +233,7 @@ PATTERNS = (
         Check("trunk_zero", trunk), whole=r"\(?0\d{1,5}\)?(?: / |[ ./-])\d{2,8}(?:[ .-]\d{2,8}){0,4}(?!\w)",
     ),
     Pattern(
-        "phone_grouped", "PHONE_NUMBER", r"\b\d{2,4}[ .-]\d{2,4}", 0.05, 0.7, PHONE_WORDS, Check("length", subscriber),
+        "phone_grouped", "PHONE_NUMBER", r"\b\d{2,4}[ .-]\d\d", 0.05, 0.7, PHONE_WORDS, Check("length", subscriber),
         whole=r"\d{2,4}(?:[ .-]\d{2,8}){1,5}(?: ?x\d{1,5})?(?!\w)", form=Form.RUN,
     ),
     Pattern("phone_bare", "PHONE_NUMBER", r"\b\d{7,12}\b", 0.02, 0.5, PHONE_WORDS, Check("length", subscriber)),

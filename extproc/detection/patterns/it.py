@@ -38,6 +38,7 @@ _D = "0-9LMNPQRSTUVlmnpqrstuv"  # a digit, or the letter that replaces it where 
 
 PATTERNS = (
     Pattern("fiscal", "IT_FISCAL_CODE", rf"(?i)\b[a-z]{{6}}[{_D}]{{2}}[abcdehlmprst][{_D}]{{2}}[a-z][{_D}]{{3}}[a-z]\b", 0.95, 1.0, FISCAL_WORDS, Check("control_letter", fiscal)),
+    Pattern("fiscal_shape", "IT_FISCAL_CODE", rf"(?i)\b[a-z]{{6}}[{_D}]{{2}}[abcdehlmprst][{_D}]{{2}}[a-z][{_D}]{{3}}[a-z]\b", 0.4, 0.8, FISCAL_WORDS),
     Pattern("vat", "IT_VAT_CODE", r"\b\d{11}\b", 0.25, 0.95, VAT_WORDS, Check("luhn", vat)),
     Pattern("vat_prefixed", "IT_VAT_CODE", r"(?i)\bit ?\d{11}\b", 0.9, 0.98, VAT_WORDS, Check("luhn", lambda number: vat(number[2:]))),
     Pattern("licence", "IT_DRIVER_LICENSE", r"(?i)\b[a-z]{2}\d{7}[a-z]\b|\bu1[bcdfghljklmnpqrstwyxz0-9]{7}[a-z]\b", 0.4, 0.9, LICENCE_WORDS),

@@ -58,17 +58,18 @@ class Matches:
         self._words.sort()
         self._ends = [end for end, _ in self._words]
 
-    def groups(self, after: int, until: int) -> int:
-        """The groups of which a word ends in `after < end <= until`, as bits."""
-        if not self._ends:
-            return 0
-        first = bisect_right(self._ends, after)
-        bits = 0
-        for end, word in islice(self._words, first, None):
-            if end > until:
+    def around(self, start: int, end: int, before_bytes: int, after_bytes: int) -> tuple[int, int]:
+        """The groups, as bits, of which a word ends within so many bytes before `start`, and after `end`."""
+        before = after = 0
+        first = bisect_right(self._ends, start - before_bytes)
+        for position, word in islice(self._words, first, None):
+            if position > end + after_bytes:
                 break
-            bits |= self._compiled.words[word][1]
-        return bits
+            if position <= start:
+                before |= self._compiled.words[word][1]
+            elif position > end:
+                after |= self._compiled.words[word][1]
+        return before, after
 
     def word(self, group: int, after: int, until: int) -> str:
         """The last such word of a group."""

@@ -10,6 +10,7 @@ a match, so that a stream finds exactly what a scan of the whole text finds.
 from __future__ import annotations
 
 import re
+import string
 from operator import attrgetter
 from typing import NamedTuple
 
@@ -32,6 +33,8 @@ _SEPARATORS = b" -./:()"
 _PART_OF_LONGER_BEFORE = re.compile(rb"[0-9][.:/-]\Z|\b[0-9A-Fa-f]{4}-\Z")
 _PART_OF_LONGER_AFTER = re.compile(rb"[.:/-][0-9]|-[0-9A-Fa-f]{4}-|[@]")
 _GROUP_BEFORE = re.compile(rb"[0-9][ ]\Z")
+_JOINING_BEFORE = frozenset(b" .:/-_" + string.digits.encode() + string.ascii_letters.encode())
+_JOINING_AFTER = frozenset({b".", b":", b"/", b"-", b"@"})
 _PART_OF_ADDRESS_BEFORE = re.compile(rb"[0-9A-Za-z_]\Z|(?:\A|[^g-zG-Z]):\Z|[0-9]\.\Z")
 _LAST_GROUP = re.compile(rb"[ ./-]+[0-9A-Za-z()]+\Z")
 _START = attrgetter("start")
@@ -143,8 +146,8 @@ class _Near:
     def __init__(self, matches: Matches, start: int, end: int, *, pending: bool) -> None:
         self._matches = matches
         self.start, self.end, self.pending = start, end, pending
-        self.before = matches.groups(start - CONTEXT_BEFORE_BYTES, start)
-        self.known = self.before | matches.groups(end, end + CONTEXT_AFTER_BYTES)
+        self.before, after = matches.around(start, end, CONTEXT_BEFORE_BYTES, CONTEXT_AFTER_BYTES)
+        self.known = self.before | after
         self.groups = -1 if pending else self.known
 
     def word(self, group: int) -> str:
@@ -180,7 +183,7 @@ def _extent(data: bytes, rule: Rule, start: int, end: int) -> tuple[int, int] | 
         start, end = match.span(rule.value)
         end = character_start(data, end)
     number = form is Form.NUMBER or form is Form.RUN
-    if number and _PART_OF_LONGER_AFTER.match(data, end):
+    if number and data[end : end + 1] in _JOINING_AFTER and _PART_OF_LONGER_AFTER.match(data, end):
         return None
     while not _holds(rule, data[start:end], number):
         shorter = _LAST_GROUP.search(data, start, end) if whole is not None and number else None
@@ -191,6 +194,9 @@ def _extent(data: bytes, rule: Rule, start: int, end: int) -> tuple[int, int] | 
 
 
 def _may_begin(data: bytes, start: int, form: Form) -> bool:
+    """Most text before a match is harmless at a glance; only what may join it is looked at closely."""
+    if start == 0 or data[start - 1] not in _JOINING_BEFORE:
+        return True
     before = data[max(0, start - 6) : start]
     if form is Form.ADDRESS:
         return not _PART_OF_ADDRESS_BEFORE.search(before)

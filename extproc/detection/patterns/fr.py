@@ -10,7 +10,7 @@ COMPANY_WORDS = ("siren", "siret", "entreprise", "société", "rcs", "établisse
 VAT_WORDS = ("tva", "vat", "intracommunautaire")
 TAX_WORDS = ("numéro fiscal", "spi", "impôts", "fiscale", "tax")
 ID_WORDS = ("carte d'identité", "carte nationale", "cni", "identité", "identity card")
-PASSPORT_WORDS = ("passeport", "passport")
+PASSPORT_WORDS = ("passeport", "french passport")
 LICENCE_WORDS = ("permis de conduire", "permis", "driving licence")
 VEHICLE_WORDS = ("immatriculation", "plaque", "véhicule", "voiture", "plate")
 

@@ -9,7 +9,7 @@ FISCAL_WORDS = ("codice fiscale", "cod. fisc", "c.f", "cf", "fiscal code", "tess
 VAT_WORDS = ("partita iva", "p.iva", "p. iva", "iva", "vat", "piva")
 LICENCE_WORDS = ("patente", "guida", "driver license", "driving licence", "license")
 ID_WORDS = ("carta d'identità", "carta identità", "carta di identità", "identità", "cie", "identity card")
-PASSPORT_WORDS = ("passaporto", "passport")
+PASSPORT_WORDS = ("passaporto", "italian passport")
 VEHICLE_WORDS = ("targa", "veicolo", "auto", "macchina", "plate")
 
 _ODD = dict(

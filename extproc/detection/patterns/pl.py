@@ -9,7 +9,7 @@ PESEL_WORDS = ("pesel", "ewidencyjny")
 NIP_WORDS = ("nip", "podatkow", "vat")
 REGON_WORDS = ("regon", "gus")
 ID_WORDS = ("dowód osobisty", "dowodu osobistego", "dowód", "dowodu", "seria i numer", "identity card")
-PASSPORT_WORDS = ("paszport", "passport")
+PASSPORT_WORDS = ("paszport", "polish passport")
 VEHICLE_WORDS = ("rejestracyjn", "tablica", "pojazd", "samochód", "plate")
 
 _CENTURIES = {0: 1900, 1: 2000, 2: 2100, 3: 2200, 4: 1800}

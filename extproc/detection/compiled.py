@@ -133,7 +133,7 @@ def _word_expression(word: str) -> str:
 
     Between the words of a phrase there may be a sign or nothing: `api key`, `api_key`, `apiKey`.
     """
-    expression = re.escape(word).replace(r"\ ", "[ _-]?").replace("'", "(?:'|’)?")
+    expression = re.escape(word).replace(r"\ ", "[ _-]?").replace("'", "(?:'|\u2019)?")
     if not word.isascii():
         return expression
     ends = r"(?:\b|_)" if len(word) <= _SHORT_WORD else ""

@@ -1,10 +1,10 @@
 """One scanner for all patterns of a selection: a single hyperscan database, for whole texts and for streams.
 
 Theory of operation. hyperscan reports where expressions match and where words of context stand. Each match becomes a
-candidate if what stands around it allows it and its check holds. A word of context within `CONTEXT_BEFORE_BYTES` before a
-match raises its confidence; if it would otherwise be too low to count, so does one within `CONTEXT_AFTER_BYTES` after it.
-Where candidates overlap, the most confident wins, then the longest (`stream.py`). All of this looks only a bounded way around
-a match, so that a stream finds exactly what a scan of the whole text finds.
+candidate if what stands around it allows it and its check holds. A word of context within `CONTEXT_BEFORE_BYTES`
+before a match raises its confidence; if it would otherwise be too low to count, so does one within
+`CONTEXT_AFTER_BYTES` after it. Where candidates overlap, the most confident wins, then the longest (`stream.py`). All
+of this looks only a bounded way around a match, so that a stream finds exactly what a scan of the whole text finds.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class Selection(Struct, frozen=True):
 
 
 class Candidate(NamedTuple):
-    """`data[start:end]` may be an entity. `pending`: what follows may still raise its confidence above the threshold."""
+    """`data[start:end]` may be an entity. `pending`: what follows may still make it count."""
 
     start: int
     end: int
@@ -138,7 +138,7 @@ class PatternScanner:
 class _Near:
     """The words of context around a match, as bits of their groups.
 
-    `before` it, `known` before and after it, `groups` those that may count: all, while the text after it isn't there yet.
+    `before` it, `known` before and after it, `groups` those that may count: all, while the text after isn't there yet.
     """
 
     __slots__ = ("_matches", "before", "end", "groups", "known", "pending", "start")
@@ -206,5 +206,9 @@ def _may_begin(data: bytes, start: int, form: Form) -> bool:
 def _holds(rule: Rule, found: bytes, number: bool) -> bool:
     if rule.check is None:
         return True
-    text = found.translate(None, _SEPARATORS).decode("utf-8", "replace").upper() if number else found.decode("utf-8", "replace")
+    text = (
+        found.translate(None, _SEPARATORS).decode("utf-8", "replace").upper()
+        if number
+        else found.decode("utf-8", "replace")
+    )
     return text != "" and rule.check.holds(text)

@@ -1,10 +1,10 @@
 """Scanning text that comes in pieces: what may be released already, and what is personal in it.
 
-Held back is what a pattern could still extend (`tail.py`), never more than `LONGEST_TOKEN_BYTES`, and what overlaps with it,
-never more than `LONGEST_GROUP_BYTES` on top. Released text is remembered only as far as patterns look back.
+Held back is what a pattern could still extend (`tail.py`), never more than `LONGEST_TOKEN_BYTES`, and what overlaps
+with it, never more than `LONGEST_GROUP_BYTES` on top. Released text is remembered only as far as patterns look back.
 
-Overlapping candidates form a group: each begins before the end of those before it. Groups are settled one by one from left
-to right, so that it makes no difference where the text was cut. A group ends after `LONGEST_GROUP_BYTES` at the
+Overlapping candidates form a group: each begins before the end of those before it. Groups are settled one by one from
+left to right, so that it makes no difference where the text was cut. A group ends after `LONGEST_GROUP_BYTES` at the
 latest, for text made so that candidates overlap without end.
 """
 

@@ -9,9 +9,9 @@ from collections.abc import Callable
 from extproc.detection.scanner import PatternScanner, Selection
 
 PROSE = (
-    "The quick brown fox jumps over the lazy dog near the river, and nobody in the village was surprised that it did so "
-    "again. Please review the attached contract before Monday and send your comments to the legal team; they will answer "
-    "within 3 days. "
+    "The quick brown fox jumps over the lazy dog near the river, and nobody in the village was surprised that it did "
+    "so again. Please review the attached contract before Monday and send your comments to the legal team; they will "
+    "answer within 3 days. "
 )
 HITS = (
     " My card is 4111 1111 1111 1111, mail jane.doe@example.com or call +1 415 555 0132. SSN 123-45-6780, "

@@ -1,8 +1,8 @@
 """How well the patterns find what they are for: `python -m tests.benchmarks.pii_quality [--rows]`.
 
-Two views. *Each entity alone*, as the cases of one recogniser are written: only that entity is looked for, and everything
-counts however doubtful (threshold 0). *All together* at the default threshold, as a policy runs: a span counts if entity and extent are
-right, or, in documents, if it covers the labelled value. `--rows` prints every row that isn't right.
+Two views. *Each entity alone*, as the cases of one recogniser are written: only that entity is looked for, and
+everything counts however doubtful (threshold 0). *All together* at the default threshold, as a policy runs. A span is
+right if entity and extent are exactly as labelled. `--rows` prints every row that isn't right.
 """
 
 from __future__ import annotations
@@ -98,7 +98,9 @@ def tally(rows: Iterable[tuple[Row, frozenset[Place]]], show: bool) -> dict[str,
         if row.entity:
             counts[row.entity].right += 0
         if show and row.places != found:
-            print(f"    {row.entity} {row.text!r}: missed {sorted(row.places - found)}, wrong {sorted(found - row.places)}")
+            print(
+                f"    {row.entity} {row.text!r}: missed {sorted(row.places - found)}, wrong {sorted(found - row.places)}"  # noqa: E501
+            )
     return counts
 
 
@@ -112,7 +114,9 @@ def report(title: str, counts: dict[str, Count]) -> None:
             print(f"{entity:<28}{numbers}{count.precision:>7.2f}{count.recall:>7.2f}{count.f1:>7.2f}")
     macro = sum(count.f1 for count in occurring.values()) / max(len(occurring), 1)
     total = Count(*(sum(getattr(count, field) for count in counts.values()) for field in ("right", "wrong", "missed")))
-    print(f"macro F1 {macro:.3f} over {len(occurring)} entities; all rows together P {total.precision:.3f} R {total.recall:.3f} F1 {total.f1:.3f}")
+    print(
+        f"macro F1 {macro:.3f} over {len(occurring)} entities; all rows together P {total.precision:.3f} R {total.recall:.3f} F1 {total.f1:.3f}"  # noqa: E501
+    )
 
 
 def main() -> None:
@@ -132,7 +136,9 @@ def main() -> None:
     for threshold in (0.0, 0.4):
         counts = tally(((row, found_places(row.text, frozenset({row.entity}), threshold)) for row in cases), show)
         report(f"sample cases ({len(cases)}), each entity alone, threshold {threshold}", counts)
-    judged = frozenset({"CREDIT_CARD", "PHONE_NUMBER", "EMAIL_ADDRESS", "IBAN_CODE", "US_SSN", "US_DRIVER_LICENSE", "IP_ADDRESS"})
+    judged = frozenset(
+        {"CREDIT_CARD", "PHONE_NUMBER", "EMAIL_ADDRESS", "IBAN_CODE", "US_SSN", "US_DRIVER_LICENSE", "IP_ADDRESS"}
+    )
     documents = list(sample_documents(judged))
     report(f"sample documents ({len(documents)}), all entities together, threshold 0.4",
            tally(((row, found_places(row.text, frozenset(), 0.4)) for row in documents), show))  # fmt: skip

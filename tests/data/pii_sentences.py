@@ -51,10 +51,30 @@ def grouped(number: str, *sizes: int, by: str = " ") -> str:
 
 def values(chance: random.Random) -> dict[str, tuple[list[str], list[str]]]:
     """Entity: (three values each, sentences with a place for one)."""
-    fakes = {name: Faker(name) for name in ("en_US", "en_GB", "de_DE", "es_ES", "fr_FR", "it_IT", "pl_PL", "sv_SE", "fi_FI", "ko_KR", "tr_TR", "en_CA", "en_AU", "en_IN")}
+    fakes = {
+        name: Faker(name)
+        for name in (
+            "en_US",
+            "en_GB",
+            "de_DE",
+            "es_ES",
+            "fr_FR",
+            "it_IT",
+            "pl_PL",
+            "sv_SE",
+            "fi_FI",
+            "ko_KR",
+            "tr_TR",
+            "en_CA",
+            "en_AU",
+            "en_IN",
+        )
+    }
     for fake in fakes.values():
         fake.seed_instance(SEED)
-    us, gb, de, es, fr, it, pl, se, fi, ca = (fakes[n] for n in ("en_US", "en_GB", "de_DE", "es_ES", "fr_FR", "it_IT", "pl_PL", "sv_SE", "fi_FI", "en_CA"))
+    us, gb, de, es, fr, it, pl, se, fi = (
+        fakes[n] for n in ("en_US", "en_GB", "de_DE", "es_ES", "fr_FR", "it_IT", "pl_PL", "sv_SE", "fi_FI")
+    )
 
     def some(make, count: int = 4) -> list[str]:  # type: ignore[no-untyped-def]
         return [make() for _ in range(count)]
@@ -63,13 +83,31 @@ def values(chance: random.Random) -> dict[str, tuple[list[str], list[str]]]:
         return until(chance, lambda: digits(chance, 9), lambda n: dot(n, [1, 4, 3, 7, 5, 8, 6, 9, 10]) % 11 == 0)
 
     def nhs() -> str:
-        return until(chance, lambda: digits(chance, 10, "49"), lambda n: (dot(n[:9], list(range(10, 1, -1))) + int(n[9])) % 11 == 0)
+        return until(
+            chance,
+            lambda: digits(chance, 10, "49"),
+            lambda n: (dot(n[:9], list(range(10, 1, -1))) + int(n[9])) % 11 == 0,
+        )
 
     def thai() -> str:
-        return until(chance, lambda: chance.choice("123") + chance.choice(["10", "20", "34", "50", "83"]) + digits(chance, 10), lambda n: (dot(n[:12], list(range(13, 1, -1))) + int(n[12])) % 11 in (0, 1) and (11 - dot(n[:12], list(range(13, 1, -1))) % 11) % 10 == int(n[12]))
+        return until(
+            chance,
+            lambda: chance.choice("123") + chance.choice(["10", "20", "34", "50", "83"]) + digits(chance, 10),
+            lambda n: (
+                (dot(n[:12], list(range(13, 1, -1))) + int(n[12])) % 11 in (0, 1)
+                and (11 - dot(n[:12], list(range(13, 1, -1))) % 11) % 10 == int(n[12])
+            ),
+        )
 
     def tckn() -> str:
-        return until(chance, lambda: digits(chance, 11), lambda n: (7 * sum(map(int, n[0:9:2])) - sum(map(int, n[1:8:2]))) % 10 == int(n[9]) and sum(map(int, n[:10])) % 10 == int(n[10]))
+        return until(
+            chance,
+            lambda: digits(chance, 11),
+            lambda n: (
+                (7 * sum(map(int, n[0:9:2])) - sum(map(int, n[1:8:2]))) % 10 == int(n[9])
+                and sum(map(int, n[:10])) % 10 == int(n[10])
+            ),
+        )
 
     def nric() -> str:
         body = digits(chance, 7)
@@ -87,7 +125,7 @@ def values(chance: random.Random) -> dict[str, tuple[list[str], list[str]]]:
 
     sin = lambda: with_luhn(digits(chance, 8, "1234567"))  # noqa: E731
     return {
-        "CREDIT_CARD": (some(card) + [grouped(with_luhn("4" + digits(chance, 14)), 4, 4, 4, 4), grouped(with_luhn("5412" + digits(chance, 11)), 4, 4, 4, 4, by="-")],
+        "CREDIT_CARD": ([*some(card), grouped(with_luhn("4" + digits(chance, 14)), 4, 4, 4, 4), grouped(with_luhn("5412" + digits(chance, 11)), 4, 4, 4, 4, by="-")],
                         ["Please charge {}.", "Meine Kreditkarte {} wurde abgelehnt", "card no: {} exp 04/27", '{{"pan": "{}"}}']),
         "IBAN_CODE": (some(de.iban) + some(gb.iban, 2) + [grouped(fr.iban(), 4, 4, 4, 4, 4, 4, 3)], ["Transfer it to {} today.", "IBAN: {}", "Bitte auf {} überweisen"]),
         "EMAIL_ADDRESS": (some(us.email) + some(de.company_email, 2) + ["mary.o+news@sub.example.co.uk"], ["Write to {}.", "mailto:{}", "Contact <{}> for details", "{}, thanks"]),

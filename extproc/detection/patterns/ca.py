@@ -8,7 +8,15 @@ from extproc.detection.patterns.pattern import Check, Pattern
 SIN_WORDS = ("sin", "social insurance", "nas", "assurance sociale", "numéro d'assurance")
 HEALTH_WORDS = ("health card", "health number", "ohip", "phn", "ramq", "carte santé", "assurance maladie", "msp", "hcn")
 PASSPORT_WORDS = ("passport", "passeport", "travel document")
-LICENCE_WORDS = ("driver's licence", "driver licence", "drivers licence", "permis de conduire", "licence number", "ontario", "quebec")
+LICENCE_WORDS = (
+    "driver's licence",
+    "driver licence",
+    "drivers licence",
+    "permis de conduire",
+    "licence number",
+    "ontario",
+    "quebec",
+)
 BUSINESS_WORDS = ("business number", "gst", "hst", "numéro d'entreprise", "cra", "tax")
 BANK_WORDS = ("transit", "institution", "account", "compte", "bank", "banque")
 POSTAL_WORDS = ("postal code", "code postal", "address", "adresse", "mail", "canada", "live", "lives", "ship")

@@ -5,7 +5,16 @@ from __future__ import annotations
 from extproc.detection import checksums
 from extproc.detection.patterns.pattern import Check, Pattern
 
-NIR_WORDS = ("sécurité sociale", "securite sociale", "numéro de sécu", "nir", "insee", "assuré", "carte vitale", "social security")
+NIR_WORDS = (
+    "sécurité sociale",
+    "securite sociale",
+    "numéro de sécu",
+    "nir",
+    "insee",
+    "assuré",
+    "carte vitale",
+    "social security",
+)
 COMPANY_WORDS = ("siren", "siret", "entreprise", "société", "rcs", "établissement")
 VAT_WORDS = ("tva", "vat", "intracommunautaire")
 TAX_WORDS = ("numéro fiscal", "spi", "impôts", "fiscale", "tax")

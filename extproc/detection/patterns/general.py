@@ -10,10 +10,71 @@ from extproc.detection.patterns.pattern import Check, Form, Pattern
 
 # ITU-T E.164 assigned country codes (Operational Bulletin annex), without +1 and +7, which are handled apart.
 _TWO_DIGIT_COUNTRIES = frozenset(
-    "20 27 30 31 32 33 34 36 39 40 41 43 44 45 46 47 48 49 51 52 53 54 55 56 57 58 60 61 62 63 64 65 66 "
-    "81 82 84 86 90 91 92 93 94 95 98".split()
+    [
+        "20",
+        "27",
+        "30",
+        "31",
+        "32",
+        "33",
+        "34",
+        "36",
+        "39",
+        "40",
+        "41",
+        "43",
+        "44",
+        "45",
+        "46",
+        "47",
+        "48",
+        "49",
+        "51",
+        "52",
+        "53",
+        "54",
+        "55",
+        "56",
+        "57",
+        "58",
+        "60",
+        "61",
+        "62",
+        "63",
+        "64",
+        "65",
+        "66",
+        "81",
+        "82",
+        "84",
+        "86",
+        "90",
+        "91",
+        "92",
+        "93",
+        "94",
+        "95",
+        "98",
+    ]
 )
-_THREE_DIGIT_COUNTRIES = ("21", "22", "23", "24", "25", "26", "29", "35", "37", "38", "42", "50", "59", "67", "68", "69")
+_THREE_DIGIT_COUNTRIES = (
+    "21",
+    "22",
+    "23",
+    "24",
+    "25",
+    "26",
+    "29",
+    "35",
+    "37",
+    "38",
+    "42",
+    "50",
+    "59",
+    "67",
+    "68",
+    "69",
+)
 _THREE_DIGIT_COUNTRIES_EAST = ("80", "85", "87", "88", "96", "97", "99")
 
 # Issuer ranges of ISO/IEC 7812 numbers: first digits, then the lengths that are issued with them.

@@ -20,7 +20,9 @@ def pesel(number: str) -> bool:
     month = int(number[2:4])
     year = _CENTURIES[month // 20] + int(number[:2])
     weights = (1, 3, 7, 9, 1, 3, 7, 9, 1, 3, 1)
-    return checksums.weighted_sum(number, weights) % 10 == 0 and checksums.calendar_date(year, month % 20, int(number[4:6]))
+    return checksums.weighted_sum(number, weights) % 10 == 0 and checksums.calendar_date(
+        year, month % 20, int(number[4:6])
+    )
 
 
 def tax(number: str) -> bool:

@@ -11,8 +11,30 @@ from extproc.detection.patterns.pattern import Check, Form, Pattern
 KEY_WORDS = ("key", "secret", "token", "credential", "credentials", "api", "auth", "password")
 
 _NO_SECRET = frozenset(
-    "none null true false undefined required optional password passwd secret changeme example redacted string str "
-    "bytes your_password your_api_key xxxxxxxx ******** secretstr getenv".split()
+    [
+        "none",
+        "null",
+        "true",
+        "false",
+        "undefined",
+        "required",
+        "optional",
+        "password",
+        "passwd",
+        "secret",
+        "changeme",
+        "example",
+        "redacted",
+        "string",
+        "str",
+        "bytes",
+        "your_password",
+        "your_api_key",
+        "xxxxxxxx",
+        "********",
+        "secretstr",
+        "getenv",
+    ]
 )
 
 
@@ -37,7 +59,9 @@ def random_looking(text: str) -> bool:
 def password(text: str) -> bool:
     """No placeholder, no name of a variable or function: something a person or a generator typed as a value."""
     plain = text.strip("'\"").lower()
-    reference = plain.startswith(("$", "${", "{", "<", "[", "%", "os.", "process.", "env.", "self.", "settings.", "config."))
+    reference = plain.startswith(
+        ("$", "${", "{", "<", "[", "%", "os.", "process.", "env.", "self.", "settings.", "config.")
+    )
     return plain not in _NO_SECRET and not reference and not plain.endswith((")", "(")) and len(set(plain)) > 3
 
 
@@ -47,7 +71,11 @@ def typed(text: str) -> bool:
     return not word and any(character.isalpha() for character in text) and password(text)
 
 
-_JWT, _RANDOM, _PASSWORD = Check("json", json_web_token), Check("entropy", random_looking), Check("no_placeholder", password)
+_JWT, _RANDOM, _PASSWORD = (
+    Check("json", json_web_token),
+    Check("entropy", random_looking),
+    Check("no_placeholder", password),
+)
 
 
 def _key(name: str, expression: str, *, alone: float = 0.95, check: Check | None = None) -> Pattern:

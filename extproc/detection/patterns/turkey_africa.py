@@ -10,7 +10,17 @@ VKN_WORDS = ("vkn", "vergi", "tax id")
 TR_PASSPORT_WORDS = ("pasaport", "turkish passport")
 TR_PLATE_WORDS = ("plaka", "araç", "plate", "araba", "otomobil")
 TR_PHONE_WORDS = ("cep", "telefonu", "telefon numara", "gsm", "numaram", "turkish", "türkiye")
-ZA_ID_WORDS = ("id number", "identity number", "rsa id", "sa id", "south african id", "id no", "identiteit", "id", "isazisi")
+ZA_ID_WORDS = (
+    "id number",
+    "identity number",
+    "rsa id",
+    "sa id",
+    "south african id",
+    "id no",
+    "identiteit",
+    "id",
+    "isazisi",
+)
 ZA_PASSPORT_WORDS = ("south african passport", "paspoort", "south africa")
 ZA_TAX_WORDS = ("sars", "tax", "income tax", "belasting")
 ZA_VEHICLE_WORDS = ("plate", "registration", "vehicle", "car", "voertuig")

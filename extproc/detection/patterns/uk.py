@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 from extproc.detection import checksums
-from extproc.detection.patterns.pattern import Check, Form, Pattern
+from extproc.detection.patterns.pattern import Check, Pattern
 
 NHS_WORDS = ("nhs", "national health", "health service", "health authority", "patient")
 NINO_WORDS = ("national insurance", "nino", "ni number", "ni no", "insurance number")
 UTR_WORDS = ("utr", "unique taxpayer", "self assessment", "taxpayer reference", "hmrc", "tax reference")
 PASSPORT_WORDS = ("passport", "travel document", "hmpo")
 LICENCE_WORDS = ("driving licence", "driver's licence", "driver licence", "driving license", "dvla", "licence number")
-VEHICLE_WORDS = ("registration", "reg", "number plate", "numberplate", "licence plate", "plate", "vehicle", "car", "v5c")
+VEHICLE_WORDS = (
+    "registration",
+    "reg",
+    "number plate",
+    "numberplate",
+    "licence plate",
+    "plate",
+    "vehicle",
+    "car",
+    "v5c",
+)
 POSTCODE_WORDS = ("postcode", "post code", "postal code", "address", "live at", "lives at", "delivery", "zip")
 BANK_WORDS = ("sort code", "sortcode", "bank", "account")
 VAT_WORDS = ("vat", "value added tax", "tax number")

@@ -1,6 +1,6 @@
 """Writes pii_sentences.jsonl: labelled sentences for the patterns. `python tests/data/pii_sentences.py` (seed 20).
 
-Knows nothing of the patterns: values come from Faker and python's own arithmetic below, sentences are written here. Each row:
+Faker counts some birth dates back from now, so that another run differs in a few of them. Knows nothing of the patterns: values come from Faker and python's own arithmetic below, sentences are written here. Each row:
 text, spans (start, end in code points, entity). The hard negatives look like personal data and are none.
 """
 

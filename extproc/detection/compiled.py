@@ -6,23 +6,31 @@ import re
 import threading
 from bisect import bisect_right
 from collections.abc import Iterable
+from itertools import islice
 from typing import NamedTuple
 
 import hyperscan
 
-from extproc.detection.patterns.pattern import Pattern
+from extproc.detection.patterns.pattern import Check, Form, Pattern
 from extproc.detection.spans import Evidence
 
 _SHORT_WORD = 4
 
 
 class Rule(NamedTuple):
-    """A pattern with what is worked out once: `group` is the bit of its words of context."""
+    """A pattern with what is worked out once: `group` is the bit of its words of context, `value` the group of `whole`
+    that is the find. The rest is repeated from the pattern because it is read for every match.
+    """
 
     pattern: Pattern
     name: str
     whole: re.Pattern[bytes] | None
     group: int
+    alone: float
+    backed: float
+    check: Check | None
+    form: Form
+    value: str | int
 
     def evidence(self, word: str) -> Evidence:
         check = self.pattern.check
@@ -50,14 +58,18 @@ class Matches:
         self._words.sort()
         self._ends = [end for end, _ in self._words]
 
-    def groups(self, after: int, until: int) -> int:
-        """The groups of which a word ends in `after < end <= until`, as bits."""
-        if not self._ends:
-            return 0
-        bits = 0
-        for _, word in self._words[bisect_right(self._ends, after) : bisect_right(self._ends, until)]:
-            bits |= self._compiled.words[word][1]
-        return bits
+    def around(self, start: int, end: int, before_bytes: int, after_bytes: int) -> tuple[int, int]:
+        """The groups, as bits, of which a word ends within so many bytes before `start`, and after `end`."""
+        before = after = 0
+        first = bisect_right(self._ends, start - before_bytes)
+        for position, word in islice(self._words, first, None):
+            if position > end + after_bytes:
+                break
+            if position <= start:
+                before |= self._compiled.words[word][1]
+            elif position > end:
+                after |= self._compiled.words[word][1]
+        return before, after
 
     def word(self, group: int, after: int, until: int) -> str:
         """The last such word of a group."""
@@ -76,7 +88,7 @@ class CompiledPatterns:
         for region, pattern in patterns:
             group = groups.setdefault(pattern.context, 1 << len(groups)) if pattern.context else 0
             whole = re.compile(pattern.whole.encode()) if pattern.whole else None
-            by_expression.setdefault(pattern.expression, []).append(Rule(pattern, f"{region}/{pattern.name}", whole, group))
+            by_expression.setdefault(pattern.expression, []).append(_rule(region, pattern, whole, group))
         self.rules = tuple(tuple(rules) for rules in by_expression.values())
         bits: dict[str, int] = {}
         for words, group in groups.items():
@@ -97,6 +109,12 @@ class CompiledPatterns:
         return matches
 
 
+def _rule(region: str, pattern: Pattern, whole: re.Pattern[bytes] | None, group: int) -> Rule:
+    value = "value" if whole and "value" in whole.groupindex else 0
+    name = f"{region}/{pattern.name}"
+    return Rule(pattern, name, whole, group, pattern.alone, pattern.backed, pattern.check, pattern.form, value)
+
+
 def _database(expressions: list[str], words: list[str]) -> hyperscan.Database:
     everything = expressions + [_word_expression(word) for word in words]
     flags = [hyperscan.HS_FLAG_SOM_LEFTMOST] * len(expressions) + [hyperscan.HS_FLAG_CASELESS] * len(words)
@@ -115,7 +133,7 @@ def _word_expression(word: str) -> str:
 
     Between the words of a phrase there may be a sign or nothing: `api key`, `api_key`, `apiKey`.
     """
-    expression = re.escape(word).replace(r"\ ", "[ _-]?").replace("'", "(?:'|’)?")
+    expression = re.escape(word).replace(r"\ ", "[ _-]?").replace("'", "(?:'|\u2019)?")
     if not word.isascii():
         return expression
     ends = r"(?:\b|_)" if len(word) <= _SHORT_WORD else ""

@@ -1,15 +1,16 @@
 """One scanner for all patterns of a selection: a single hyperscan database, for whole texts and for streams.
 
 Theory of operation. hyperscan reports where expressions match and where words of context stand. Each match becomes a
-candidate if what stands around it allows it and its check holds. A word of context within `CONTEXT_BEFORE_BYTES` before a
-match raises its confidence; if it would otherwise be too low to count, so does one within `CONTEXT_AFTER_BYTES` after it.
-Where candidates overlap, the most confident wins, then the longest (`stream.py`). All of this looks only a bounded way around
-a match, so that a stream finds exactly what a scan of the whole text finds.
+candidate if what stands around it allows it and its check holds. A word of context within `CONTEXT_BEFORE_BYTES`
+before a match raises its confidence; if it would otherwise be too low to count, so does one within
+`CONTEXT_AFTER_BYTES` after it. Where candidates overlap, the most confident wins, then the longest (`stream.py`). All
+of this looks only a bounded way around a match, so that a stream finds exactly what a scan of the whole text finds.
 """
 
 from __future__ import annotations
 
 import re
+import string
 from operator import attrgetter
 from typing import NamedTuple
 
@@ -28,10 +29,13 @@ NOT_PERSONAL = frozenset({"DATE_TIME", "URL"})
 """What is looked for only when asked for by name: by itself it tells nothing about anybody."""
 
 _BLOCK_BYTES = 1 << 16
-_SEPARATORS = str.maketrans("", "", " -./:()")
+_SEPARATORS = b" -./:()"
 _PART_OF_LONGER_BEFORE = re.compile(rb"[0-9][.:/-]\Z|\b[0-9A-Fa-f]{4}-\Z")
 _PART_OF_LONGER_AFTER = re.compile(rb"[.:/-][0-9]|-[0-9A-Fa-f]{4}-|[@]")
 _GROUP_BEFORE = re.compile(rb"[0-9][ ]\Z")
+_JOINING_BEFORE = frozenset(b" .:/-_" + string.digits.encode() + string.ascii_letters.encode())
+_JOINING_AFTER = frozenset({b".", b":", b"/", b"-", b"@"})
+_PART_OF_ADDRESS_BEFORE = re.compile(rb"[0-9A-Za-z_]\Z|(?:\A|[^g-zG-Z]):\Z|[0-9]\.\Z")
 _LAST_GROUP = re.compile(rb"[ ./-]+[0-9A-Za-z()]+\Z")
 _START = attrgetter("start")
 
@@ -48,7 +52,7 @@ class Selection(Struct, frozen=True):
 
 
 class Candidate(NamedTuple):
-    """`data[start:end]` may be an entity. `pending`: what follows may still raise its confidence above the threshold."""
+    """`data[start:end]` may be an entity. `pending`: what follows may still make it count."""
 
     start: int
     end: int
@@ -101,35 +105,56 @@ class PatternScanner:
                 seen.add((identity, start))
             elif start < floor:
                 continue
-            before = matches.groups(start - CONTEXT_BEFORE_BYTES, start)
+            near: _Near | None = None
             for rule in rules:
-                candidate = self._candidate(data, matches, rule, start, end, before, final)
-                if candidate is not None and candidate.start >= floor:
+                if rule.alone < self._threshold:
+                    near = near or self._near(matches, start, end, len(data), final)
+                    # Most matches end here: any number of that length, and no word to say what it is.
+                    if not rule.group & near.groups:
+                        continue
+                extent = _extent(data, rule, start, end)
+                if extent is None or extent[0] < floor:
+                    continue
+                near = near or self._near(matches, start, end, len(data), final)
+                if candidate := self._candidate(rule, extent, near):
                     result.append(candidate)
         result.sort(key=_START)
         return result
 
-    def _candidate(
-        self, data: bytes, matches: Matches, rule: Rule, start: int, end: int, before: int, final: bool
-    ) -> Candidate | None:
-        pattern = rule.pattern
-        after_until = end + CONTEXT_AFTER_BYTES
-        confidence, word, pending = pattern.alone, "", False
-        if before & rule.group:
-            confidence = pattern.backed
-        elif confidence < self._threshold:
-            backed = matches.groups(end, after_until) & rule.group
-            pending = not final and rule.group != 0 and after_until + 2 > len(data)
-            confidence = pattern.backed if backed or pending else confidence
-        if confidence < self._threshold:
+    def _near(self, matches: Matches, start: int, end: int, size: int, final: bool) -> _Near:
+        return _Near(matches, start, end, pending=not final and end + CONTEXT_AFTER_BYTES + 2 > size)
+
+    def _candidate(self, rule: Rule, extent: tuple[int, int], near: _Near) -> Candidate | None:
+        low = rule.alone < self._threshold
+        backed = (near.known if low else near.before) & rule.group != 0
+        pending = low and near.pending and not near.before & rule.group
+        confidence = rule.backed if backed or pending else rule.alone
+        if confidence < self._threshold or confidence == 0:
             return None
-        extent = _extent(data, rule, start, end)
-        if extent is None:
-            return None
-        if confidence != pattern.alone and not pending:
-            lowest = start - CONTEXT_BEFORE_BYTES if before & rule.group else end
-            word = matches.word(rule.group, lowest, start if before & rule.group else after_until)
+        word = near.word(rule.group) if backed else ""
         return Candidate(extent[0], extent[1], confidence, rule, word, pending)
+
+
+class _Near:
+    """The words of context around a match, as bits of their groups.
+
+    `before` it, `known` before and after it, `groups` those that may count: all, while the text after isn't there yet.
+    """
+
+    __slots__ = ("_matches", "before", "end", "groups", "known", "pending", "start")
+
+    def __init__(self, matches: Matches, start: int, end: int, *, pending: bool) -> None:
+        self._matches = matches
+        self.start, self.end, self.pending = start, end, pending
+        self.before, after = matches.around(start, end, CONTEXT_BEFORE_BYTES, CONTEXT_AFTER_BYTES)
+        self.known = self.before | after
+        self.groups = -1 if pending else self.known
+
+    def word(self, group: int) -> str:
+        """The nearest word before the match; none there, one after it."""
+        if self.before & group:
+            return self._matches.word(group, self.start - CONTEXT_BEFORE_BYTES, self.start)
+        return self._matches.word(group, self.end, self.end + CONTEXT_AFTER_BYTES)
 
 
 def selected(selection: Selection) -> list[tuple[str, Pattern]]:
@@ -148,38 +173,42 @@ def selected(selection: Selection) -> list[tuple[str, Pattern]]:
 
 def _extent(data: bytes, rule: Rule, start: int, end: int) -> tuple[int, int] | None:
     """Where the match really ends, if what stands around it and its check allow it."""
-    pattern = rule.pattern
-    if rule.whole is not None:
-        match = rule.whole.match(data, start)
+    form, whole = rule.form, rule.whole
+    if form is not Form.TEXT and not _may_begin(data, start, form):
+        return None
+    if whole is not None:
+        match = whole.match(data, start)
         if match is None:
             return None
-        start, end = match.span("value") if "value" in rule.whole.groupindex else match.span()
+        start, end = match.span(rule.value)
         end = character_start(data, end)
-    if pattern.form is not Form.TEXT and not _stands_alone(data, start, end, pattern.form):
+    number = form is Form.NUMBER or form is Form.RUN
+    if number and data[end : end + 1] in _JOINING_AFTER and _PART_OF_LONGER_AFTER.match(data, end):
         return None
-    while not _holds(pattern, data[start:end]):
-        if rule.whole is None or pattern.form is Form.TEXT:
-            return None
-        shorter = _LAST_GROUP.search(data, start, end)
+    while not _holds(rule, data[start:end], number):
+        shorter = _LAST_GROUP.search(data, start, end) if whole is not None and number else None
         if shorter is None:
             return None
         end = shorter.start()
     return start, end
 
 
-def _stands_alone(data: bytes, start: int, end: int, form: Form) -> bool:
-    before = data[max(0, start - 6) : start]
-    return not (
-        _PART_OF_LONGER_BEFORE.search(before)
-        or _PART_OF_LONGER_AFTER.match(data, end)
-        or (form is Form.RUN and _GROUP_BEFORE.search(before))
-    )
-
-
-def _holds(pattern: Pattern, found: bytes) -> bool:
-    if pattern.check is None:
+def _may_begin(data: bytes, start: int, form: Form) -> bool:
+    """Most text before a match is harmless at a glance; only what may join it is looked at closely."""
+    if start == 0 or data[start - 1] not in _JOINING_BEFORE:
         return True
-    text = found.decode("utf-8", "replace")
-    if pattern.form is not Form.TEXT:
-        text = text.translate(_SEPARATORS).upper()
-    return text != "" and pattern.check.holds(text)
+    before = data[max(0, start - 6) : start]
+    if form is Form.ADDRESS:
+        return not _PART_OF_ADDRESS_BEFORE.search(before)
+    return not (_PART_OF_LONGER_BEFORE.search(before) or (form is Form.RUN and _GROUP_BEFORE.search(before)))
+
+
+def _holds(rule: Rule, found: bytes, number: bool) -> bool:
+    if rule.check is None:
+        return True
+    text = (
+        found.translate(None, _SEPARATORS).decode("utf-8", "replace").upper()
+        if number
+        else found.decode("utf-8", "replace")
+    )
+    return text != "" and rule.check.holds(text)

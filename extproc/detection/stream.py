@@ -1,10 +1,10 @@
 """Scanning text that comes in pieces: what may be released already, and what is personal in it.
 
-Held back is what a pattern could still extend (`tail.py`), never more than `LONGEST_TOKEN_BYTES`, and what overlaps with it,
-never more than `LONGEST_GROUP_BYTES` on top. Released text is remembered only as far as patterns look back.
+Held back is what a pattern could still extend (`tail.py`), never more than `LONGEST_TOKEN_BYTES`, and what overlaps
+with it, never more than `LONGEST_GROUP_BYTES` on top. Released text is remembered only as far as patterns look back.
 
-Overlapping candidates form a group: each begins before the end of those before it. Groups are settled one by one from left
-to right, so that it makes no difference where the text was cut. A group ends after `LONGEST_GROUP_BYTES` at the
+Overlapping candidates form a group: each begins before the end of those before it. Groups are settled one by one from
+left to right, so that it makes no difference where the text was cut. A group ends after `LONGEST_GROUP_BYTES` at the
 latest, for text made so that candidates overlap without end.
 """
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from extproc.detection.scanner import Candidate
 
 LONGEST_GROUP_BYTES = 4096
+_CONTINUATION = bytes(range(0x80, 0xC0))
 _LOOK_BACK_BYTES = 256
 _LOOK_BACK_AFTER_FORCED_BYTES = 2 * LONGEST_TOKEN_BYTES
 
@@ -162,7 +163,7 @@ def _segment(data: bytes, start: int, end: int, winners: list[Candidate]) -> Seg
 
 
 def _points(data: bytes, start: int, end: int) -> int:
-    return len(data[start:end].decode("utf-8", "replace"))
+    return len(data[start:end].translate(None, _CONTINUATION))
 
 
 def character_start(data: bytes, position: int) -> int:

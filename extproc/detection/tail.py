@@ -1,7 +1,7 @@
 """How much of a text that goes on must be held back, because a pattern may begin in it and end in what comes.
 
-Bytes of UTF-8 throughout. The answer may hold back more than needed, never less: `tests/property/test_detection.py` asserts
-it for every pattern of every table.
+Bytes of UTF-8 throughout. The answer may hold back more than needed, never less: `tests/property/test_detection.py`
+asserts it for every pattern of every table.
 """
 
 from __future__ import annotations
@@ -19,7 +19,10 @@ _MONTH = (
 )
 # What can stand before a space inside a phrase, and what can follow it there; the last word may still be growing.
 _PAIRS = (
-    (rb"\S*[0-9(+][^\s]*", rb"[0-9(+/]|[A-Z]|[A-Za-z\x80-\xff]{0,3}[.,]?\Z|(?i:" + _MONTH + rb")|(?i:ext)|[\x80-\xff]"),
+    (
+        rb"\S*[0-9(+][^\s]*",
+        rb"[0-9(+/-]|[A-Z]|[A-Za-z\x80-\xff]{0,3}[.,]?\Z|(?i:" + _MONTH + rb")|(?i:ext|x[0-9])|[\x80-\xff]",
+    ),
     (rb"[A-Z\x80-\xff]{1,6}", rb"[0-9A-Z(\x80-\xff]|\Z"),
     (rb"[A-Za-z\x80-\xff]{1,3}[.,]?", rb"[0-9(]|\Z"),
     (rb"(?i:de|of|di|del)", rb"(?i:" + _MONTH + rb")|[A-Za-z\x80-\xff]{0,2}\Z"),
@@ -50,7 +53,10 @@ def held_from(data: bytes, released: int) -> int:
 
 def _last_token(data: bytes) -> int:
     window = max(0, len(data) - LONGEST_TOKEN_BYTES)
-    cut = max(data.rfind(separator, window) for separator in (b" ", b"\n", b'"', b"'", b"<", b">", b"`", b"\t", b"\r", b"\x0b", b"\x0c"))
+    cut = max(
+        data.rfind(separator, window)
+        for separator in (b" ", b"\n", b'"', b"'", b"<", b">", b"`", b"\t", b"\r", b"\x0b", b"\x0c")
+    )
     return cut + 1 if cut >= 0 else window
 
 
@@ -84,6 +90,7 @@ def _assignment(data: bytes, token: int) -> int:
 def _private_key(data: bytes, released: int) -> int:
     """Where a private key begins that has not ended yet."""
     begin = data.rfind(_KEY_BEGINS, released)
-    if begin < 0 or _KEY_ENDS.search(data, begin):
+    if begin < 0:
         return len(data)
-    return begin
+    end = _KEY_ENDS.search(data, begin)
+    return begin if end is None or end.end() == len(data) else len(data)

@@ -5,7 +5,22 @@ a checksum makes chance unlikely, low where any number of that length would do a
 """
 
 from extproc.detection.patterns import (
-    asia, au, ca, de, es, fr, general, india, it, nordic, pl, secrets, sg, turkey_africa, uk, us,
+    asia,
+    au,
+    ca,
+    de,
+    es,
+    fr,
+    general,
+    india,
+    it,
+    nordic,
+    pl,
+    secrets,
+    sg,
+    turkey_africa,
+    uk,
+    us,
 )  # fmt: skip
 from extproc.detection.patterns.pattern import Pattern
 

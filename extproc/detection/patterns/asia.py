@@ -11,11 +11,12 @@ RRN_WORDS = ("rrn", "resident registration", "주민등록", "주민번호")
 FRN_WORDS = ("frn", "foreigner registration", "alien registration", "외국인등록")
 BRN_WORDS = ("brn", "business registration", "사업자등록", "사업자번호")
 KR_PASSPORT_WORDS = ("passport", "여권")
+KR_OLD_PASSPORT_WORDS = ("korean passport", "여권")
 KR_LICENCE_WORDS = ("driver license", "driver's license", "driving licence", "운전면허", "면허")
 KR_BANK_WORDS = ("account", "bank", "계좌", "은행")
 KR_VEHICLE_WORDS = ("차량", "번호판", "자동차", "plate")
 TNIN_WORDS = ("tnin", "national id", "id card", "บัตรประชาชน", "ประจำตัวประชาชน")
-TH_PASSPORT_WORDS = ("passport", "หนังสือเดินทาง")
+TH_PASSPORT_WORDS = ("thai passport", "หนังสือเดินทาง")
 TH_PHONE_WORDS = ("โทร", "phone", "mobile", "call")
 PH_TIN_WORDS = ("tin", "taxpayer", "bir", "tax identification")
 PH_SSS_WORDS = ("sss", "social security")
@@ -24,7 +25,7 @@ PHILSYS_WORDS = ("philsys", "psn", "pcn", "national id", "philid")
 UMID_WORDS = ("umid", "crn", "common reference")
 PH_PASSPORT_WORDS = ("passport", "pasaporte")
 PH_LICENCE_WORDS = ("driver's license", "driver license", "lto", "lisensya")
-PH_MOBILE_WORDS = ("mobile", "phone", "cell", "cellphone", "globe", "smart", "gcash", "numero", "call", "text", "contact")
+PH_MOBILE_WORDS = ("globe", "smart", "gcash", "numero", "cp number", "philippine", "manila", "tawag", "itext")
 
 # ISO 3166-2:TH: how many provinces each leading digit has; the codes of its tens run from 0.
 _TH_PROVINCES = re.compile(r"1\d|2[0-7]|[34]\d|5[0-8]|[67][0-7]|8[0-6]|9[0-6]")
@@ -80,8 +81,8 @@ KOREA = (
     Pattern("frn_random", "KR_FRN", _FRN, 0.5, 0.96, FRN_WORDS, _BORN),
     Pattern("brn", "KR_BRN", r"\b\d{3}-\d{2}-\d{5}\b", 0.85, 0.97, BRN_WORDS, Check("mod_10", korean_business)),
     Pattern("brn_bare", "KR_BRN", r"\b\d{10}\b", 0.15, 0.93, BRN_WORDS, Check("mod_10", korean_business)),
-    Pattern("passport", "KR_PASSPORT", r"(?i)\b[msrodg]\d{3}[a-z]\d{4}\b", 0.3, 0.9, KR_PASSPORT_WORDS),
-    Pattern("passport_old", "KR_PASSPORT", r"(?i)\b[msrodg]\d{8}\b", 0.05, 0.8, KR_PASSPORT_WORDS),
+    Pattern("passport", "KR_PASSPORT", r"(?i)\b[msrodg]\d{3}[a-z]\d{4}\b", 0.4, 0.9, KR_PASSPORT_WORDS),
+    Pattern("passport_old", "KR_PASSPORT", r"(?i)\b[msrodg]\d{8}\b", 0.05, 0.8, KR_OLD_PASSPORT_WORDS),
     Pattern("licence", "KR_DRIVER_LICENSE", r"\b[12]\d-\d{2}-\d{6}-\d{2}\b", 0.6, 0.97, KR_LICENCE_WORDS, Check("office", korean_licence)),
     Pattern("bank", "KR_BANK_ACCOUNT", r"\b\d{3,6}-\d{2,6}-\d{3,7}(?:-\d{1,3})?\b", 0.05, 0.7, KR_BANK_WORDS),
     Pattern("vehicle", "KR_VEHICLE_REGISTRATION", r"\b\d{2,3}(?:\xea[\xb0-\xbf]|[\xeb\xec][\x80-\xbf]|\xed[\x80-\x9e])[\x80-\xbf] ?\d{4}\b", 0.4, 0.9, KR_VEHICLE_WORDS),

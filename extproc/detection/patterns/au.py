@@ -10,7 +10,15 @@ ABN_WORDS = ("abn", "australian business", "business number")
 ACN_WORDS = ("acn", "australian company", "company number", "asic")
 MEDICARE_WORDS = ("medicare", "irn", "card number", "health")
 PASSPORT_WORDS = ("passport", "travel document")
-LICENCE_WORDS = ("driver licence", "driver's licence", "drivers licence", "driver's license", "driving licence", "licence number", "licence no")
+LICENCE_WORDS = (
+    "driver licence",
+    "driver's licence",
+    "drivers licence",
+    "driver's license",
+    "driving licence",
+    "licence number",
+    "licence no",
+)
 BANK_WORDS = ("bsb", "bank", "account", "branch")
 
 

@@ -8,7 +8,15 @@ from extproc.detection.patterns.pattern import Check, Pattern
 SIN_WORDS = ("sin", "social insurance", "nas", "assurance sociale", "numéro d'assurance")
 HEALTH_WORDS = ("health card", "health number", "ohip", "phn", "ramq", "carte santé", "assurance maladie", "msp", "hcn")
 PASSPORT_WORDS = ("passport", "passeport", "travel document")
-LICENCE_WORDS = ("driver's licence", "driver licence", "drivers licence", "driver's license", "driver license", "permis de conduire", "licence number")
+LICENCE_WORDS = (
+    "driver's licence",
+    "driver licence",
+    "drivers licence",
+    "permis de conduire",
+    "licence number",
+    "ontario",
+    "quebec",
+)
 BUSINESS_WORDS = ("business number", "gst", "hst", "numéro d'entreprise", "cra", "tax")
 BANK_WORDS = ("transit", "institution", "account", "compte", "bank", "banque")
 POSTAL_WORDS = ("postal code", "code postal", "address", "adresse", "mail", "canada", "live", "lives", "ship")
@@ -50,7 +58,7 @@ PATTERNS = (
     Pattern("bc_health", "CA_HEALTH_CARD", r"\b9\d{3}[ -]?\d{3}[ -]?\d{3}\b", 0.2, 0.92, HEALTH_WORDS, Check("mod_11", british_columbia_health)),
     Pattern("quebec_health", "CA_HEALTH_CARD", r"(?i)\b[a-z]{4}[ -]?\d{4}[ -]?\d{4}\b", 0.45, 0.95, HEALTH_WORDS, Check("birth_date", quebec_health)),
     Pattern("passport", "CA_PASSPORT", r"(?i)\b[a-z]{2}\d{6}\b|\b[a-z]\d{6}[a-z]{2}\b", 0.05, 0.7, PASSPORT_WORDS),
-    Pattern("licence", "CA_DRIVER_LICENSE", r"(?i)\b[a-z]\d{4}[ -]\d{5}[ -]\d{5}\b|\b[a-z]\d{4}-\d{6}-\d{2}\b|\b[a-z]\d{14}\b|\b\d{6}-\d{3}\b", 0.2, 0.8, LICENCE_WORDS),
+    Pattern("licence", "CA_DRIVER_LICENSE", r"(?i)\b[a-z]\d{4}[ -]\d{5}[ -]\d{5}\b|\b[a-z]\d{4}-\d{6}-\d{2}\b|\b\d{6}-\d{3}\b", 0.2, 0.8, LICENCE_WORDS),
     Pattern("business", "CA_BN", r"(?i)\b\d{9} ?r[cmptz] ?\d{4}\b", 0.8, 0.97, BUSINESS_WORDS, Check("luhn", business)),
     Pattern("business_bare", "CA_BN", r"\b\d{9}\b", 0.05, 0.8, BUSINESS_WORDS, Check("luhn", business)),
     Pattern("postal", "CA_POSTAL_CODE", rf"\b[ABCEGHJ-NPRSTVXYabceghj-nprstvxy]\d[{_LETTER}][ -]?\d[{_LETTER}]\d\b", 0.4, 0.85, POSTAL_WORDS),

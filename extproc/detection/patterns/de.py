@@ -5,14 +5,39 @@ from __future__ import annotations
 from extproc.detection import checksums
 from extproc.detection.patterns.pattern import Check, Pattern
 
-TAX_ID_WORDS = ("steuer-id", "steuerid", "steueridentifikation", "identifikationsnummer", "idnr", "steuerliche", "tax id", "tin")
+TAX_ID_WORDS = (
+    "steuer-id",
+    "steuerid",
+    "steueridentifikation",
+    "identifikationsnummer",
+    "idnr",
+    "steuerliche",
+    "tax id",
+    "tin",
+)
 TAX_NUMBER_WORDS = ("steuernummer", "st.-nr", "st-nr", "stnr", "steuer-nr", "finanzamt", "tax number")
 VAT_WORDS = ("ust-id", "ustid", "umsatzsteuer", "vat", "mwst", "rechnung")
 ID_WORDS = ("personalausweis", "ausweis", "perso", "identity card", "id card", "ausweisnummer")
-PASSPORT_WORDS = ("reisepass", "passnummer", "pass-nr", "passport", "pass nr")
+PASSPORT_WORDS = ("reisepass", "passnummer", "pass-nr", "pass nr", "german passport", "deutscher pass")
 LICENCE_WORDS = ("führerschein", "fuehrerschein", "fahrerlaubnis", "driving licence", "driver's license")
-HEALTH_WORDS = ("krankenversicher", "krankenkasse", "versichertennummer", "kvnr", "gesundheitskarte", "health insurance", "egk")
-PENSION_WORDS = ("rentenversicherung", "sozialversicherung", "rvnr", "svnr", "sv-nummer", "social security", "versicherungsnummer")
+HEALTH_WORDS = (
+    "krankenversicher",
+    "krankenkasse",
+    "versichertennummer",
+    "kvnr",
+    "gesundheitskarte",
+    "health insurance",
+    "egk",
+)
+PENSION_WORDS = (
+    "rentenversicherung",
+    "sozialversicherung",
+    "rvnr",
+    "svnr",
+    "sv-nummer",
+    "social security",
+    "versicherungsnummer",
+)
 VEHICLE_WORDS = ("kennzeichen", "kfz", "nummernschild", "auto", "fahrzeug", "license plate", "wagen", "pkw")
 POSTCODE_WORDS = ("plz", "postleitzahl", "postal code", "adresse", "anschrift", "wohnt", "wohnhaft", "zip")
 REGISTER_WORDS = ("handelsregister", "amtsgericht", "registergericht", "hrb", "hra", "commercial register")

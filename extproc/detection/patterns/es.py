@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from extproc.detection import checksums
 from extproc.detection.patterns.pattern import Check, Pattern
 
 NIF_WORDS = ("nif", "dni", "documento nacional", "identificación fiscal", "identidad")

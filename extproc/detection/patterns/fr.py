@@ -5,12 +5,21 @@ from __future__ import annotations
 from extproc.detection import checksums
 from extproc.detection.patterns.pattern import Check, Pattern
 
-NIR_WORDS = ("sécurité sociale", "securite sociale", "numéro de sécu", "nir", "insee", "assuré", "carte vitale", "social security")
+NIR_WORDS = (
+    "sécurité sociale",
+    "securite sociale",
+    "numéro de sécu",
+    "nir",
+    "insee",
+    "assuré",
+    "carte vitale",
+    "social security",
+)
 COMPANY_WORDS = ("siren", "siret", "entreprise", "société", "rcs", "établissement")
 VAT_WORDS = ("tva", "vat", "intracommunautaire")
 TAX_WORDS = ("numéro fiscal", "spi", "impôts", "fiscale", "tax")
 ID_WORDS = ("carte d'identité", "carte nationale", "cni", "identité", "identity card")
-PASSPORT_WORDS = ("passeport", "passport")
+PASSPORT_WORDS = ("passeport", "french passport")
 LICENCE_WORDS = ("permis de conduire", "permis", "driving licence")
 VEHICLE_WORDS = ("immatriculation", "plaque", "véhicule", "voiture", "plate")
 
@@ -42,7 +51,7 @@ _LUHN = Check("luhn", company)
 
 PATTERNS = (
     Pattern("nir", "FR_NIR", r"\b[1-478]\d{2}(?:0[1-9]|1[0-2]|[2-9]\d)(?:\d{2}|2[AB])\d{6}\d{2}\b", 0.9, 0.98, NIR_WORDS, _NIR),
-    Pattern("nir_spaced", "FR_NIR", r"\b[1-478][ .-]?\d{2}[ .-]?(?:0[1-9]|1[0-2]|[2-9]\d)[ .-]?(?:\d{2}|2[AB])[ .-]?\d{3}[ .-]?\d{3}[ .-]{0,3}\d{2}\b", 0.9, 0.98, NIR_WORDS, _NIR),
+    Pattern("nir_spaced", "FR_NIR", r"\b[1-478][ .-]?\d{2}[ .-]?(?:0[1-9]|1[0-2]|[2-9]\d)[ .-]?(?:\d{2}|2[AB])[ .-]?\d{3}[ .-]?\d{3}(?: - |[ .-])?\d{2}\b", 0.9, 0.98, NIR_WORDS, _NIR),
     Pattern("siren", "FR_SIREN", r"\b\d{9}\b|\b\d{3} \d{3} \d{3}\b", 0.1, 0.9, COMPANY_WORDS, _LUHN),
     Pattern("siret", "FR_SIRET", r"\b\d{14}\b|\b\d{3} \d{3} \d{3} \d{5}\b", 0.3, 0.93, COMPANY_WORDS, _LUHN),
     Pattern("vat", "FR_VAT", r"(?i)\bfr ?\d{2} ?\d{3} ?\d{3} ?\d{3}\b", 0.9, 0.98, VAT_WORDS, Check("siren_key", vat)),

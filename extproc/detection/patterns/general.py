@@ -10,10 +10,71 @@ from extproc.detection.patterns.pattern import Check, Form, Pattern
 
 # ITU-T E.164 assigned country codes (Operational Bulletin annex), without +1 and +7, which are handled apart.
 _TWO_DIGIT_COUNTRIES = frozenset(
-    "20 27 30 31 32 33 34 36 39 40 41 43 44 45 46 47 48 49 51 52 53 54 55 56 57 58 60 61 62 63 64 65 66 "
-    "81 82 84 86 90 91 92 93 94 95 98".split()
+    [
+        "20",
+        "27",
+        "30",
+        "31",
+        "32",
+        "33",
+        "34",
+        "36",
+        "39",
+        "40",
+        "41",
+        "43",
+        "44",
+        "45",
+        "46",
+        "47",
+        "48",
+        "49",
+        "51",
+        "52",
+        "53",
+        "54",
+        "55",
+        "56",
+        "57",
+        "58",
+        "60",
+        "61",
+        "62",
+        "63",
+        "64",
+        "65",
+        "66",
+        "81",
+        "82",
+        "84",
+        "86",
+        "90",
+        "91",
+        "92",
+        "93",
+        "94",
+        "95",
+        "98",
+    ]
 )
-_THREE_DIGIT_COUNTRIES = ("21", "22", "23", "24", "25", "26", "29", "35", "37", "38", "42", "50", "59", "67", "68", "69")
+_THREE_DIGIT_COUNTRIES = (
+    "21",
+    "22",
+    "23",
+    "24",
+    "25",
+    "26",
+    "29",
+    "35",
+    "37",
+    "38",
+    "42",
+    "50",
+    "59",
+    "67",
+    "68",
+    "69",
+)
 _THREE_DIGIT_COUNTRIES_EAST = ("80", "85", "87", "88", "96", "97", "99")
 
 # Issuer ranges of ISO/IEC 7812 numbers: first digits, then the lengths that are issued with them.
@@ -46,8 +107,7 @@ CARD_WORDS = (
 )  # fmt: skip
 PHONE_WORDS = (
     "phone", "telephone", "tel", "mobile", "cell", "call", "called", "calling", "text me", "sms", "whatsapp", "fax",
-    "dial", "reach", "contact", "number is", "my number", "ring", "message", "messages", "desk", "office", "home",
-    "answering", "téléphone", "tél", "portable", "appel", "telefon", "handy", "mobil", "anruf", "rufnummer",
+    "dial", "reach", "ring me", "message me", "messages to", "message on", "desk", "answering", "téléphone", "tél", "portable", "appel", "telefon", "handy", "mobil", "anruf", "rufnummer",
     "teléfono", "móvil", "celular", "llam", "telefono", "cellulare", "chiama", "telefoon", "puhelin",
     "komórka", "numer telefonu", "cep", "gsm", "전화", "휴대폰", "โทร", "電話",
     "电话", "selepono", "numero ng telepono",
@@ -68,6 +128,11 @@ def issued_card(number: str) -> bool:
         and checksums.luhn(number)
         and checksums.varied(number)
     )
+
+
+def long_luhn(number: str) -> bool:
+    """Luhn alone, for issuers that the table doesn't know."""
+    return checksums.luhn(number) and len(set(number)) > 2
 
 
 def international(number: str) -> bool:
@@ -186,6 +251,7 @@ PATTERNS = (
     ),
     Pattern("card", "CREDIT_CARD", r"\b\d{12,19}\b", 0.9, 1.0, CARD_WORDS, _CARD),
     Pattern("card_4444", "CREDIT_CARD", r"\b\d{4}[ -]\d{4}[ -]\d{4}[ -]\d{1,7}\b", 0.95, 1.0, CARD_WORDS, _CARD),
+    Pattern("card_unknown_issuer", "CREDIT_CARD", r"\b\d{13,19}\b", 0.1, 0.8, CARD_WORDS, Check("luhn", long_luhn)),
     Pattern("card_465", "CREDIT_CARD", r"\b3\d{3}[ -]\d{6}[ -]\d{4,5}\b", 0.95, 1.0, CARD_WORDS, _CARD),
     Pattern(
         "iban", "IBAN_CODE", r"\b(?:[A-Z]{2}|[a-z]{2})\d\d[ -]?[0-9A-Za-z]{4}", 1.0, 1.0, IBAN_WORDS, _IBAN,
@@ -194,11 +260,11 @@ PATTERNS = (
     Pattern("iban_uneven", "IBAN_CODE", r"\b[A-Z]{2}\d\d(?: [0-9A-Z]{2,6}){3,7}\b", 1.0, 1.0, IBAN_WORDS, _IBAN),
     Pattern(
         "ipv4", "IP_ADDRESS", r"\b\d{1,3}\.\d{1,3}\.\d{1,3}\.\d{1,3}\b", 0.6, 0.95, ("ip", "address", "server", "host"),
-        _ADDRESS, whole=r"\d{1,3}(?:\.\d{1,3}){3}(?:/\d{1,2}(?!\d))?(?![\w]|\.\d)", form=Form.TEXT,
+        _ADDRESS, whole=r"\d{1,3}(?:\.\d{1,3}){3}(?:/\d{1,2}(?!\d))?(?![\w]|\.\d)", form=Form.ADDRESS,
     ),
     Pattern(
         "ipv6", "IP_ADDRESS", r"[0-9A-Fa-f]{0,4}:[0-9A-Fa-f]{0,4}:", 0.6, 0.95, ("ip", "ipv6", "address", "server"),
-        _ADDRESS, form=Form.TEXT,
+        _ADDRESS, form=Form.ADDRESS,
         whole=r"(?:[0-9A-Fa-f]{0,4}:){2,8}(?:\d{1,3}(?:\.\d{1,3}){3}|[0-9A-Fa-f]{0,4})(?:%\w{1,16})?(?:/\d{1,3})?(?![\w:.]\w|[\w:])",
     ),
     Pattern("mac", "MAC_ADDRESS", rf"\b{_SIX}(?::{_SIX}){{5}}\b", 0.8, 0.95, ("mac", "hardware", "ethernet"), form=Form.TEXT),
@@ -219,15 +285,16 @@ PATTERNS = (
         whole=r"00[1-9]\d{0,2}[ .-]?(?:\(\d{1,4}\)[ .-]?)?\d{1,12}(?:[ .-]\d{1,8}){0,6}(?!\w)",
     ),
     Pattern(
-        "phone_nanp", "PHONE_NUMBER", r"(?:\(\d{3}\) ?|\b\d{3}[ .-])\d{3}[ .-]\d{4}", 0.5, 0.9, PHONE_WORDS,
-        Check("nanp", north_american), whole=r"\(?\d{3}\)?[ .-]?\d{3}[ .-]\d{4}(?: ?(?:x|ext\.? ?)\d{1,5})?(?!\w)",
+        "phone_nanp", "PHONE_NUMBER", r"(?:\b1[ .-])?(?:\(\d{3}\) ?|\b\d{3}[ .-])\d{3}[ .-]\d{4}", 0.5, 0.9, PHONE_WORDS,
+        Check("nanp", north_american), form=Form.RUN,
+        whole=r"(?:1[ .-])?\(?\d{3}\)?[ .-]?\d{3}[ .-]\d{4}(?: ?(?:x|ext\.? ?)\d{1,5})?(?!\w)",
     ),
     Pattern(
         "phone_trunk", "PHONE_NUMBER", r"(?:\(0\d{1,4}\)|\b0\d{1,5})(?: / |[ ./-])\d{2}", 0.45, 0.9, PHONE_WORDS,
         Check("trunk_zero", trunk), whole=r"\(?0\d{1,5}\)?(?: / |[ ./-])\d{2,8}(?:[ .-]\d{2,8}){0,4}(?!\w)",
     ),
     Pattern(
-        "phone_grouped", "PHONE_NUMBER", r"\b\d{2,4}[ .-]\d{2,4}", 0.05, 0.7, PHONE_WORDS, Check("length", subscriber),
+        "phone_grouped", "PHONE_NUMBER", r"\b\d{2,4}[ .-]\d\d", 0.05, 0.7, PHONE_WORDS, Check("length", subscriber),
         whole=r"\d{2,4}(?:[ .-]\d{2,8}){1,5}(?: ?x\d{1,5})?(?!\w)", form=Form.RUN,
     ),
     Pattern("phone_bare", "PHONE_NUMBER", r"\b\d{7,12}\b", 0.02, 0.5, PHONE_WORDS, Check("length", subscriber)),

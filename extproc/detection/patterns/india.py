@@ -14,9 +14,7 @@ VEHICLE_WORDS = ("vehicle", "registration", "number plate", "car", "bike", "rto"
 LICENCE_WORDS = ("driving licence", "driving license", "driver's license", "dl", "licence")
 BANK_WORDS = ("ifsc", "bank", "branch", "account", "neft", "rtgs")
 
-_STATES = (
-    "AN|AP|AR|AS|BH|BR|CG|CH|DD|DL|DN|GA|GJ|HP|HR|JH|JK|KA|KL|LA|LD|MH|ML|MN|MP|MZ|NL|OD|OR|PB|PY|RJ|SK|TG|TN|TR|TS|UA|UK|UP|WB"
-)
+_STATES = "AN|AP|AR|AS|BH|BR|CG|CH|DD|DL|DN|GA|GJ|HP|HR|JH|JK|KA|KL|LA|LD|MH|ML|MN|MP|MZ|NL|OD|OR|PB|PY|RJ|SK|TG|TN|TR|TS|UA|UK|UP|WB"
 
 
 def aadhaar(number: str) -> bool:

@@ -7,10 +7,18 @@ from extproc.detection.patterns.pattern import Check, Form, Pattern
 
 PERSON_WORDS = ("personnummer", "personnr", "samordningsnummer", "pnr", "personal identity", "identity code")
 ORGANISATION_WORDS = ("organisationsnummer", "organisationsnr", "orgnr", "org.nr", "org nr", "företag", "bolag")
-HETU_WORDS = ("henkilötunnus", "hetu", "sosiaaliturvatunnus", "personbeteckning", "personal identity", "identity code", "id code")
+HETU_WORDS = (
+    "henkilötunnus",
+    "hetu",
+    "sosiaaliturvatunnus",
+    "personbeteckning",
+    "personal identity",
+    "identity code",
+    "id code",
+)
 BUSINESS_WORDS = ("y-tunnus", "yritys", "business id", "fo-nummer", "alv")
-SE_PASSPORT_WORDS = ("pass", "passnummer", "passport")
-FI_PASSPORT_WORDS = ("passi", "passin", "passport")
+SE_PASSPORT_WORDS = ("pass", "passnummer", "swedish passport")
+FI_PASSPORT_WORDS = ("passi", "passin", "finnish passport")
 SE_VEHICLE_WORDS = ("registreringsnummer", "regnr", "bil", "fordon", "plate")
 FI_VEHICLE_WORDS = ("rekisteri", "auto", "ajoneuvo", "plate")
 SE_LICENCE_WORDS = ("körkort", "driving licence")

@@ -24,6 +24,9 @@ class Form(enum.Enum):
     RUN = "run"
     """As NUMBER, and not after another group of digits either: only the whole of a run of groups counts."""
 
+    ADDRESS = "address"
+    """As it is written; not after a letter or digit, nor after a colon or full stop that belongs to the same address."""
+
     TEXT = "text"
     """As it is written."""
 

@@ -9,7 +9,7 @@ PESEL_WORDS = ("pesel", "ewidencyjny")
 NIP_WORDS = ("nip", "podatkow", "vat")
 REGON_WORDS = ("regon", "gus")
 ID_WORDS = ("dowód osobisty", "dowodu osobistego", "dowód", "dowodu", "seria i numer", "identity card")
-PASSPORT_WORDS = ("paszport", "passport")
+PASSPORT_WORDS = ("paszport", "polish passport")
 VEHICLE_WORDS = ("rejestracyjn", "tablica", "pojazd", "samochód", "plate")
 
 _CENTURIES = {0: 1900, 1: 2000, 2: 2100, 3: 2200, 4: 1800}
@@ -20,7 +20,9 @@ def pesel(number: str) -> bool:
     month = int(number[2:4])
     year = _CENTURIES[month // 20] + int(number[:2])
     weights = (1, 3, 7, 9, 1, 3, 7, 9, 1, 3, 1)
-    return checksums.weighted_sum(number, weights) % 10 == 0 and checksums.calendar_date(year, month % 20, int(number[4:6]))
+    return checksums.weighted_sum(number, weights) % 10 == 0 and checksums.calendar_date(
+        year, month % 20, int(number[4:6])
+    )
 
 
 def tax(number: str) -> bool:

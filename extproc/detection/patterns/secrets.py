@@ -11,8 +11,30 @@ from extproc.detection.patterns.pattern import Check, Form, Pattern
 KEY_WORDS = ("key", "secret", "token", "credential", "credentials", "api", "auth", "password")
 
 _NO_SECRET = frozenset(
-    "none null true false undefined required optional password passwd secret changeme example redacted string str "
-    "bytes your_password your_api_key xxxxxxxx ******** secretstr getenv".split()
+    [
+        "none",
+        "null",
+        "true",
+        "false",
+        "undefined",
+        "required",
+        "optional",
+        "password",
+        "passwd",
+        "secret",
+        "changeme",
+        "example",
+        "redacted",
+        "string",
+        "str",
+        "bytes",
+        "your_password",
+        "your_api_key",
+        "xxxxxxxx",
+        "********",
+        "secretstr",
+        "getenv",
+    ]
 )
 
 
@@ -37,7 +59,9 @@ def random_looking(text: str) -> bool:
 def password(text: str) -> bool:
     """No placeholder, no name of a variable or function: something a person or a generator typed as a value."""
     plain = text.strip("'\"").lower()
-    reference = plain.startswith(("$", "${", "{", "<", "[", "%", "os.", "process.", "env.", "self.", "settings.", "config."))
+    reference = plain.startswith(
+        ("$", "${", "{", "<", "[", "%", "os.", "process.", "env.", "self.", "settings.", "config.")
+    )
     return plain not in _NO_SECRET and not reference and not plain.endswith((")", "(")) and len(set(plain)) > 3
 
 
@@ -47,7 +71,11 @@ def typed(text: str) -> bool:
     return not word and any(character.isalpha() for character in text) and password(text)
 
 
-_JWT, _RANDOM, _PASSWORD = Check("json", json_web_token), Check("entropy", random_looking), Check("no_placeholder", password)
+_JWT, _RANDOM, _PASSWORD = (
+    Check("json", json_web_token),
+    Check("entropy", random_looking),
+    Check("no_placeholder", password),
+)
 
 
 def _key(name: str, expression: str, *, alone: float = 0.95, check: Check | None = None) -> Pattern:
@@ -99,13 +127,13 @@ PATTERNS = (
             whole=r"eyJ[0-9A-Za-z_-]{8,1000}\.eyJ[0-9A-Za-z_-]{5,2500}\.[0-9A-Za-z_-]{0,590}"),
     Pattern("private_key", "PRIVATE_KEY", r"-----BEGIN [A-Z ]{0,24}PRIVATE KEY", 0.99, 1.0, form=Form.TEXT,
             whole=r"-----BEGIN [A-Z ]{0,24}PRIVATE KEY(?: BLOCK)?-----[0-9A-Za-z+/=\s\\:,.()-]{16,3900}?-----END [A-Z ]{0,24}PRIVATE KEY(?: BLOCK)?-----"),
-    Pattern("url_credentials", "URL_CREDENTIALS", r"[a-z0-9+]://[^\s/@:\"'<>]{0,64}:", 0.95, 0.99, form=Form.TEXT,
-            whole=r"[a-z0-9+]://(?P<value>[^\s/@:\"'<>]{0,64}:[^\s/@\"'<>]{1,256})@[0-9A-Za-z\[.-]"),
+    Pattern("url_credentials", "URL_CREDENTIALS", r"[a-z0-9+]://[^\s/@:\"'<>`]{0,64}:", 0.95, 0.99, form=Form.TEXT,
+            whole=r"[a-z0-9+]://(?P<value>[^\s/@:\"'<>`]{0,64}:[^\s/@\"'<>`]{1,256})@[0-9A-Za-z\[.-]"),
     Pattern("bearer", "API_KEY", r"(?i)\b(?:bearer|basic) [0-9A-Za-z]{4}", 0.85, 0.98, KEY_WORDS, _RANDOM, form=Form.TEXT,
             whole=r"(?i)(?:bearer|basic) (?P<value>[0-9A-Za-z_.~+/-]{16,1500}={0,2})"),
     Pattern("assigned_password", "PASSWORD", _PASSWORD_NAME + _GIVEN, 0.85, 0.95, form=Form.TEXT, check=_PASSWORD,
             whole=_PASSWORD_NAME + _GIVEN + _VALUE),
-    Pattern("assigned_key", "API_KEY", _KEY_NAME + _GIVEN, 0.85, 0.95, form=Form.TEXT, check=_PASSWORD,
+    Pattern("assigned_key", "API_KEY", _KEY_NAME + _GIVEN, 0.85, 0.95, form=Form.TEXT, check=Check("no_word", typed),
             whole=_KEY_NAME + _GIVEN + _VALUE),
     Pattern("said_password", "PASSWORD", r"(?i)\b(?:password|passcode|passwort|contrase\xc3\xb1a|mot de passe) (?:is|ist|es|est)", 0.7, 0.8,
             form=Form.TEXT, check=Check("no_word", typed),

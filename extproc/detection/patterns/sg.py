@@ -36,7 +36,7 @@ _UEN = Check("acra_letter", entity)
 
 PATTERNS = (
     Pattern("nric", "SG_NRIC_FIN", r"(?i)\b[stfgm]\d{7}[a-z]\b", 0.85, 0.97, NRIC_WORDS, Check("nric_letter", nric)),
-    Pattern("nric_shape", "SG_NRIC_FIN", r"(?i)\b[stfgm]\d{7}[a-z]\b", 0.3, 0.75, NRIC_WORDS),
+    Pattern("nric_shape", "SG_NRIC_FIN", r"\b[STFGM]\d{7}[A-Z]\b", 0.4, 0.75, NRIC_WORDS),
     Pattern("nric_like", "SG_NRIC_FIN", r"(?i)\b[a-z]\d{7}[a-z]\b", 0.05, 0.5, NRIC_WORDS),
     Pattern("uen", "SG_UEN", r"(?i)\b(?:19|20)\d{7}[a-z]\b|\b[str]\d{2}[a-z]{2}\d{4}[a-z]\b", 0.85, 0.97, UEN_WORDS, _UEN),
     Pattern("uen_business", "SG_UEN", r"(?i)\b\d{8}[a-z]\b", 0.6, 0.96, UEN_WORDS, _UEN),

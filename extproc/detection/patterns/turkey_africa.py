@@ -7,17 +7,27 @@ from extproc.detection.patterns.pattern import Check, Pattern
 
 TCKN_WORDS = ("tckn", "tc kimlik", "t.c. kimlik", "kimlik", "national id", "vatandaşlık")
 VKN_WORDS = ("vkn", "vergi", "tax id")
-TR_PASSPORT_WORDS = ("pasaport", "passport")
+TR_PASSPORT_WORDS = ("pasaport", "turkish passport")
 TR_PLATE_WORDS = ("plaka", "araç", "plate", "araba", "otomobil")
-TR_PHONE_WORDS = ("cep", "telefon", "tel", "gsm", "phone", "mobile", "ara", "numara")
-ZA_ID_WORDS = ("id number", "identity number", "rsa id", "sa id", "south african id", "id no", "identiteit", "id", "isazisi")
-ZA_PASSPORT_WORDS = ("passport", "paspoort")
+TR_PHONE_WORDS = ("cep", "telefonu", "telefon numara", "gsm", "numaram", "turkish", "türkiye")
+ZA_ID_WORDS = (
+    "id number",
+    "identity number",
+    "rsa id",
+    "sa id",
+    "south african id",
+    "id no",
+    "identiteit",
+    "id",
+    "isazisi",
+)
+ZA_PASSPORT_WORDS = ("south african passport", "paspoort", "south africa")
 ZA_TAX_WORDS = ("sars", "tax", "income tax", "belasting")
 ZA_VEHICLE_WORDS = ("plate", "registration", "vehicle", "car", "voertuig")
 ZA_LICENCE_WORDS = ("driver's licence", "driving licence", "drivers licence", "licence")
 NIN_WORDS = ("nin", "national identification", "national identity", "nimc")
 BVN_WORDS = ("bvn", "bank verification")
-NG_PASSPORT_WORDS = ("passport",)
+NG_PASSPORT_WORDS = ("nigerian passport", "nigeria")
 NG_TIN_WORDS = ("tin", "tax identification", "firs")
 NG_VEHICLE_WORDS = ("plate", "vehicle", "car", "registration", "frsc")
 NG_BANK_WORDS = ("nuban", "account", "bank", "acct")

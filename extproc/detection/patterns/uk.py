@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 from extproc.detection import checksums
-from extproc.detection.patterns.pattern import Check, Form, Pattern
+from extproc.detection.patterns.pattern import Check, Pattern
 
 NHS_WORDS = ("nhs", "national health", "health service", "health authority", "patient")
 NINO_WORDS = ("national insurance", "nino", "ni number", "ni no", "insurance number")
 UTR_WORDS = ("utr", "unique taxpayer", "self assessment", "taxpayer reference", "hmrc", "tax reference")
 PASSPORT_WORDS = ("passport", "travel document", "hmpo")
 LICENCE_WORDS = ("driving licence", "driver's licence", "driver licence", "driving license", "dvla", "licence number")
-VEHICLE_WORDS = ("registration", "reg", "number plate", "numberplate", "licence plate", "plate", "vehicle", "car", "v5c")
+VEHICLE_WORDS = (
+    "registration",
+    "reg",
+    "number plate",
+    "numberplate",
+    "licence plate",
+    "plate",
+    "vehicle",
+    "car",
+    "v5c",
+)
 POSTCODE_WORDS = ("postcode", "post code", "postal code", "address", "live at", "lives at", "delivery", "zip")
 BANK_WORDS = ("sort code", "sortcode", "bank", "account")
 VAT_WORDS = ("vat", "value added tax", "tax number")
@@ -72,6 +82,7 @@ PATTERNS = (
         "licence", "UK_DRIVING_LICENCE",
         r"(?i)\b[a-z][a-z9]{4}[ -]?\d[0156]\d[0-3]\d{2}[ -]?[a-z9]{2}[a-z0-9][a-z]{2}\b", 0.5, 0.97, LICENCE_WORDS, _DRIVING,
     ),
+    Pattern("postcode_spaced", "UK_POSTCODE", r"\b[A-PR-UWYZ](?:\d{1,2}|[A-HK-Y]\d{1,2}|\d[A-HJKPSTUW]|[A-HK-Y]\d[ABEHMNPRVWXY]) \d[ABD-HJLNP-UW-Z]{2}\b", 0.45, 0.9, POSTCODE_WORDS),
     Pattern("postcode", "UK_POSTCODE", rf"\b{_OUTWARD} ?\d[ABD-HJLNP-UW-Zabd-hjlnp-uw-z]{{2}}\b", 0.1, 0.8, POSTCODE_WORDS),
     Pattern("vehicle", "UK_VEHICLE_REGISTRATION", r"(?i)\b[a-z]{2}\d{2}[ -]?[a-z]{3}\b", 0.4, 0.9, VEHICLE_WORDS, _MARK),
     Pattern("vehicle_prefix", "UK_VEHICLE_REGISTRATION", r"(?i)\b[a-hj-npr-tv-y]\d{1,3}[ -]?[a-z]{3}\b", 0.2, 0.7, VEHICLE_WORDS),

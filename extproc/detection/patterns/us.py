@@ -9,8 +9,8 @@ SSN_WORDS = ("ssn", "ssns", "ssid", "social security", "social insurance", "segu
 ITIN_WORDS = ("itin", "individual taxpayer", "taxpayer id", "taxid", "tax id")
 PASSPORT_WORDS = ("passport", "passports", "travel document", "pasaporte")
 LICENSE_WORDS = (
-    "driver license", "driver's license", "drivers license", "driver licence", "driver's licence", "driving license",
-    "driving licence", "license number", "licence number", "license no", "permit", "dl", "dmv", "lic", "dln",
+    "driver license", "driver's license", "drivers license", "driving license", "license number", "license no", "license #",
+    "driver id", "dl", "dmv", "dln", "licencia de conducir",
 )  # fmt: skip
 BANK_WORDS = ("account", "acct", "checking", "savings", "bank", "debit", "deposit", "cuenta")
 ROUTING_WORDS = ("routing", "aba", "rtn", "wire", "bank", "transit")
@@ -64,7 +64,7 @@ def routing(number: str) -> bool:
 
 def provider(number: str) -> bool:
     """CMS: NPI, Luhn with the prefix 80840 (ISO 7812 issuer of US health)."""
-    return number[0] in "12" and checksums.luhn("80840" + number) and checksums.varied(number[1:])
+    return number[0] in "12" and checksums.luhn("80840" + number) and len(set(number)) > 2
 
 
 def dea(number: str) -> bool:

@@ -21,6 +21,7 @@ from typing import Any
 from prometheus_client import CollectorRegistry
 
 from extproc import gateway_file
+from extproc.audit.writer import Trail, trail_of
 from extproc.clock import Clock
 from extproc.config.encoder import Encoder as EncoderSettings
 from extproc.config.model import GatewayConfig
@@ -164,6 +165,7 @@ class Worker:
         self._tasks = Tasks()
         self._loads = LoadBoard(board_of(run_dir))
         self._usage: UsageLog
+        self._audit: Trail
         self._server = Server(self._open, self._metrics.protocol_error)
         self._keys: Keys
         self._limits: Limits
@@ -178,6 +180,7 @@ class Worker:
         limit_bytes = config.ledger.spool_limit_bytes
         spool = spool_of_process(f"worker-{self._index}", limit_bytes, self._metrics.ledger_lost)
         self._usage = UsageLog(sys.stdout.fileno(), OpenExchanges(path_of(self._run_dir, self._index)), spool)
+        self._audit = trail_of(config.audit, self._metrics)
         self._keys = Keys(config, self._clock)
         self._limits = Limits(config, self._clock, self._metrics)
         self._runtime = self._build(config, await self._encoders.take_up(config))
@@ -198,6 +201,7 @@ class Worker:
         await self._keys.close()
         await self._limits.close()
         await self._encoders.close()
+        await asyncio.to_thread(self._audit.close, pipeline.CLOSE_DEADLINE_S)
 
     def _open(self, write: Write) -> Journey:
         return Journey(self._runtime, write)
@@ -212,6 +216,7 @@ class Worker:
             pressure=self._loads,
             config_version=config.version,
             encoder=encoder,
+            audit=self._audit,
             clock=self._clock,
         )
         built = pipeline.build(config.policies, services)
@@ -222,6 +227,7 @@ class Worker:
         async with self._reloading:
             try:
                 config = gateway_file.load(self._path)
+                await asyncio.to_thread(pipeline.prepare, config.policies)
                 encoder = await self._encoders.take_up(config)
             except ConfigError as error:
                 self._refused([str(problem) for problem in error.problems])

@@ -13,6 +13,7 @@ from typing import Annotated
 import pydantic
 
 from extproc.config.address import HostPort, Listen, TcpAddress, UnixAddress
+from extproc.config.audit import Audit
 from extproc.config.encoder import Encoder
 from extproc.config.ledger import Ledger
 from extproc.config.models import Model
@@ -228,6 +229,9 @@ class GatewayConfig(Section):
 
     encoder: Encoder = Encoder()
     """The small model that several policies share."""
+
+    audit: Audit = Audit()
+    """The record of every decision that changed something, and of every admin action."""
 
     models: Annotated[Mapping[ModelName, Model], pydantic.Field(min_length=1)]
     """Public model names."""

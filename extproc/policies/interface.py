@@ -13,6 +13,7 @@ from typing import Any, ClassVar, Protocol
 
 from msgspec import Struct
 
+from extproc.audit.record import AuditTrail, NoTrail
 from extproc.clock import Clock
 from extproc.config.policy import PolicySettings
 from extproc.dialects.answer import AnswerEvent
@@ -140,6 +141,7 @@ class Services:
     usage: UsageRecorder
     limiter: Limiter
     config_version: str
+    audit: AuditTrail = field(default_factory=NoTrail)
     encoder: Encoder | None = None
     clock: Clock = field(default_factory=Clock)
     pressure: Pressure = field(default_factory=Calm)

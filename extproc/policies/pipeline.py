@@ -33,6 +33,8 @@ from extproc.policies.interface import (
 )
 from extproc.policies.limit import LimitRequests
 from extproc.policies.list_models import ListModels
+from extproc.policies.redact import Redact
+from extproc.policies.require_audit import RequireAudit
 from extproc.policies.route import Route
 from extproc.policies.scan_texts import ScanTexts
 from extproc.policies.validate import Validate
@@ -47,18 +49,21 @@ ON_HEAD: tuple[type[HeadPolicy], ...] = (
 )
 # On the whole, parsed request. Guard before charge: what refuses comes before what costs.
 ON_REQUEST: tuple[type[RequestPolicy], ...] = (
+    RequireAudit,
     Validate,
     ScanTexts,
     Route,
     CountTokens,
+    Redact,
     LimitRequests,
     Account,
 )
 # Before an answer of the gateway's own: a refusal counts as an attempt, and is told what is left.
 ON_REPLY: tuple[type[ReplyPolicy], ...] = (LimitRequests,)
-# On every piece of the answer. `limit` may end it, and what ends is counted after that.
+# On every piece of the answer. `limit` may end it; then `redact` lets go what it holds; and what goes is counted.
 ON_ANSWER: tuple[type[AnswerPolicy], ...] = (
     LimitRequests,
+    Redact,
     CountTokens,
 )
 # Once, when the exchange is over: the last count; what it was, on record with what is owed for it; then that is paid.
@@ -67,6 +72,7 @@ ON_CLOSE: tuple[type[ClosePolicy], ...] = (
     CountTokens,
     Account,
     LimitRequests,
+    Redact,
 )
 
 POLICIES: Mapping[str, type[Policy]] = {
@@ -206,6 +212,17 @@ def _with_defaults(settings: Mapping[str, PolicySettings]) -> dict[str, PolicySe
 def needs_encoder(settings: Mapping[str, PolicySettings]) -> bool:
     """Some policy that is on asks the encoder."""
     return any(own.uses_encoder and own.mode is not PolicyMode.OFF for own in _with_defaults(settings).values())
+
+
+def prepare(settings: Mapping[str, PolicySettings]) -> None:
+    """Make what takes a policy long to make, so that `build` finds it made. For a thread beside the event loop.
+
+    Such a policy has a class method `prepare(settings)`, which makes it and keeps it.
+    """
+    for name, own in _with_defaults(settings).items():
+        make = getattr(POLICIES[name], "prepare", None)
+        if make is not None and own.mode is not PolicyMode.OFF:
+            make(own)
 
 
 def build(settings: Mapping[str, PolicySettings], services: Services) -> Pipeline:

@@ -10,9 +10,11 @@ from typing import Any
 from prometheus_client import CollectorRegistry
 
 from extproc import gateway_file
+from extproc.audit.record import AuditTrail, NoTrail
 from extproc.clock import Clock
 from extproc.config.policy import PolicySettings
 from extproc.exchange.messages import Event, Reply
+from extproc.inference.interface import Encoder
 from extproc.journey import Journey, Runtime
 from extproc.limits import Limiter
 from extproc.policies import pipeline
@@ -91,6 +93,8 @@ class Inside:
         settings: Mapping[str, PolicySettings] | None = None,
         limiter: Limiter | None = None,
         pressure: Pressure | None = None,
+        encoder: Encoder | None = None,
+        audit: AuditTrail | None = None,
     ) -> None:
         hasher = KeyHasher(SECRET.encode())
         path = directory / "gateway.yaml"
@@ -106,6 +110,8 @@ class Inside:
             limiter=limiter or LocalLimiter(Clock()),
             pressure=pressure or Calm(),
             config_version=config.version,
+            encoder=encoder,
+            audit=audit or NoTrail(),
         )
         built = pipeline.build({**config.policies, **(settings or {})}, self.services)
         self._tasks: set[asyncio.Task[None]] = set()

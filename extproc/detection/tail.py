@@ -21,7 +21,9 @@ _MONTH = (
 _PAIRS = (
     (
         rb"\S*[0-9(+][^\s]*",
-        rb"[0-9(+/-]|[A-Z]|[A-Za-z\x80-\xff]{0,3}[.,]?\Z|(?i:" + _MONTH + rb")|(?i:ext|x[0-9])|[\x80-\xff]",
+        rb"[0-9(+/-]|[A-Z]|[A-Za-z\x80-\xff]{0,4}(?:\Z|[^A-Za-z\x80-\xff])|(?i:"
+        + _MONTH
+        + rb")|(?i:ext|x[0-9])|[\x80-\xff]",
     ),
     (rb"[A-Z\x80-\xff]{1,6}", rb"[0-9A-Z(\x80-\xff]|\Z"),
     (rb"[A-Za-z\x80-\xff]{1,3}[.,]?", rb"[0-9(]|\Z"),
@@ -29,6 +31,8 @@ _PAIRS = (
     (rb"(?i:" + _MONTH + rb")[A-Za-z\x80-\xff]{0,10}[.,]{0,2}", rb"[0-9]|(?i:d)|\Z"),
     (rb"[/-]", rb"[0-9]|\Z"),
     (rb"(?i:bearer|basic)", rb""),
+    (rb"(?i:mot)", rb"(?i:d)|\Z"),
+    (rb"(?i:de)", rb"(?i:p)|\Z"),
 )
 _JOINED = re.compile(rb"|".join(rb"(?:\A|\b|(?<=[\s\W]))(?:%s) (?:%s)" % pair for pair in _PAIRS))
 
@@ -36,7 +40,7 @@ _SECRET_NAMES = (
     b"password", b"passwd", b"passphrase", b"passcode", b"pwd", b"secret", b"key", b"token", b"passwort", b"kennwort",
     b"passe", "contraseña".encode(), "hasło".encode(),
 )  # fmt: skip
-_SAID = tuple(name + verb for name in _SECRET_NAMES for verb in (b" is", b" ist", b" es", b" est", b" is now"))
+_SAID = tuple(name + verb for name in _SECRET_NAMES for verb in (b" is", b" ist", b" es", b" est"))
 _BETWEEN_NAME_AND_VALUE = b" \"'\\:=>"
 _LONGEST_NAME_BYTES = 32
 _KEY_BEGINS, _KEY_ENDS = b"-----BEGIN ", re.compile(rb"-----END [A-Z ]{0,24}PRIVATE KEY(?: BLOCK)?-----")

@@ -56,7 +56,7 @@ PATTERNS = (
     Pattern("sin_bare", "CA_SIN", r"\b[1-79]\d{8}\b", 0.2, 0.93, SIN_WORDS, _SIN),
     Pattern("ontario_health", "CA_HEALTH_CARD", r"\b\d{4}[ -]?\d{3}[ -]?\d{3}(?:[ -]?[A-Z]{2})?\b", 0.15, 0.9, HEALTH_WORDS, Check("luhn", ontario_health)),
     Pattern("bc_health", "CA_HEALTH_CARD", r"\b9\d{3}[ -]?\d{3}[ -]?\d{3}\b", 0.2, 0.92, HEALTH_WORDS, Check("mod_11", british_columbia_health)),
-    Pattern("quebec_health", "CA_HEALTH_CARD", r"(?i)\b[a-z]{4}[ -]?\d{4}[ -]?\d{4}\b", 0.45, 0.95, HEALTH_WORDS, Check("birth_date", quebec_health)),
+    Pattern("quebec_health", "CA_HEALTH_CARD", r"\b[A-Z]{4}[ -]?\d{4}[ -]?\d{4}\b|\b[a-z]{4}\d{8}\b", 0.45, 0.95, HEALTH_WORDS, Check("birth_date", quebec_health)),
     Pattern("passport", "CA_PASSPORT", r"(?i)\b[a-z]{2}\d{6}\b|\b[a-z]\d{6}[a-z]{2}\b", 0.05, 0.7, PASSPORT_WORDS),
     Pattern("licence", "CA_DRIVER_LICENSE", r"(?i)\b[a-z]\d{4}[ -]\d{5}[ -]\d{5}\b|\b[a-z]\d{4}-\d{6}-\d{2}\b|\b\d{6}-\d{3}\b", 0.2, 0.8, LICENCE_WORDS),
     Pattern("business", "CA_BN", r"(?i)\b\d{9} ?r[cmptz] ?\d{4}\b", 0.8, 0.97, BUSINESS_WORDS, Check("luhn", business)),

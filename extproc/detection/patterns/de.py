@@ -116,7 +116,7 @@ PATTERNS = (
     Pattern("health", "DE_HEALTH_INSURANCE", r"(?i)\b[a-z]\d{9}\b", 0.6, 0.96, HEALTH_WORDS, Check("kvnr_digit", health)),
     Pattern("pension", "DE_SOCIAL_SECURITY", r"(?i)\b\d{2} ?\d{6} ?[a-z] ?\d{3}\b", 0.85, 0.97, PENSION_WORDS, Check("vkvv_digit", pension)),
     Pattern("vehicle", "DE_KFZ", r"\b(?:[A-Z]|\xc3[\x84\x96\x9c]){1,3}[- ][A-Z]{1,2}[- ]\d{1,4}[EH]?\b", 0.3, 0.9, VEHICLE_WORDS),
-    Pattern("vehicle_joined", "DE_KFZ", r"(?i)\b[a-z]{1,3}[- ][a-z]{1,2}\d{1,4}[eh]?\b", 0.1, 0.85, VEHICLE_WORDS),
+    Pattern("vehicle_joined", "DE_KFZ", r"\b[A-Z]{1,3}[- ][A-Z]{1,2}\d{1,4}[EH]?\b|\b[a-z]{1,3}-[a-z]{1,2}\d{1,4}[eh]?\b", 0.1, 0.85, VEHICLE_WORDS),
     Pattern("postcode", "DE_PLZ", r"\b\d{5}\b", 0.02, 0.6, POSTCODE_WORDS, Check("range", postcode)),
     Pattern("register", "DE_HANDELSREGISTER", r"\bHR[AB] ?\d{1,6}(?: [A-Z]{1,2})?\b", 0.7, 0.95, REGISTER_WORDS),
     Pattern("doctor", "DE_LANR", r"\b\d{9}\b", 0.1, 0.9, DOCTOR_WORDS, Check("kbv_digit", doctor)),

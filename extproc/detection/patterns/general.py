@@ -270,7 +270,7 @@ PATTERNS = (
     Pattern("mac", "MAC_ADDRESS", rf"\b{_SIX}(?::{_SIX}){{5}}\b", 0.8, 0.95, ("mac", "hardware", "ethernet"), form=Form.TEXT),
     Pattern("mac_dashed", "MAC_ADDRESS", rf"\b{_SIX}(?:-{_SIX}){{5}}\b", 0.8, 0.95, ("mac", "hardware", "ethernet"), form=Form.TEXT),
     Pattern("mac_cisco", "MAC_ADDRESS", r"\b[0-9A-Fa-f]{4}\.[0-9A-Fa-f]{4}\.[0-9A-Fa-f]{4}\b", 0.6, 0.95, ("mac", "hardware", "ethernet"), form=Form.TEXT),
-    Pattern("url", "URL", r"(?i)\b(?:https?|ftp)://[^\s\"'<>]", 0.6, 0.7, whole=rf"(?i)(?:https?|ftp)://(?:\[[0-9a-f:.]{{2,45}}\]|[^\s\"'<>/?#.]{{1,63}}(?:\.[^\s\"'<>/?#.]{{1,63}}){{1,8}}\.?)(?:[/?#:]{_URL_CHARACTER}{{0,2000}})?(?<![.,;:!?)])", form=Form.TEXT),
+    Pattern("url", "URL", r"(?i)\b(?:https?|ftp)://[^\s\"'<>`]", 0.6, 0.7, whole=rf"(?i)(?:https?|ftp)://(?:\[[0-9a-f:.]{{2,45}}\]|[^\s\"'<>`/?#.]{{1,63}}(?:\.[^\s\"'<>`/?#.]{{1,63}}){{1,8}}\.?)(?:[/?#:]{_URL_CHARACTER}{{0,2000}})?(?<![.,;:!?)])", form=Form.TEXT),
     Pattern("url_www", "URL", r"(?i)\bwww\.[a-z0-9]", 0.5, 0.6, whole=rf"(?i)www\.(?:[a-z0-9-]{{1,63}}\.){{1,6}}[a-z]{{2,24}}(?:[/?#]{_URL_CHARACTER}{{0,2000}})?(?<![.,;:!?)])", form=Form.TEXT),
     Pattern("bitcoin", "CRYPTO", r"\b[13][1-9A-HJ-NP-Za-km-z]{25,34}\b", 0.95, 1.0, ("bitcoin", "btc", "wallet"), Check("base58check", checksums.base58check), form=Form.TEXT),
     Pattern("bitcoin_segwit", "CRYPTO", r"(?i)\b(?:bc1|ltc1)[02-9ac-hj-np-z]{11,71}\b", 0.95, 1.0, ("bitcoin", "btc", "wallet"), Check("bech32", checksums.bech32), form=Form.TEXT),

@@ -137,5 +137,5 @@ PATTERNS = (
             whole=_KEY_NAME + _GIVEN + _VALUE),
     Pattern("said_password", "PASSWORD", r"(?i)\b(?:password|passcode|passwort|contrase\xc3\xb1a|mot de passe) (?:is|ist|es|est)", 0.7, 0.8,
             form=Form.TEXT, check=Check("no_word", typed),
-            whole=r"(?i)(?:password|passcode|passwort|contrase\xc3\xb1a|mot de passe) (?:is|ist|es|est)(?: now)?:? [\"']?(?P<value>[^\s\"'`<>\\]{5,128})(?<![.,;:!?])"),
+            whole=r"(?i)(?:password|passcode|passwort|contrase\xc3\xb1a|mot de passe) (?:is|ist|es|est):? [\"']?(?P<value>[^\s\"'`<>\\]{5,128})(?<![.,;:!?])"),
 )  # fmt: skip

@@ -80,7 +80,7 @@ PATTERNS = (
     Pattern("passport_digits", "UK_PASSPORT", r"\b\d{9}\b", 0.02, 0.6, PASSPORT_WORDS, Check("varied", checksums.varied)),
     Pattern(
         "licence", "UK_DRIVING_LICENCE",
-        r"(?i)\b[a-z][a-z9]{4}[ -]?\d[0156]\d[0-3]\d{2}[ -]?[a-z9]{2}[a-z0-9][a-z]{2}\b", 0.5, 0.97, LICENCE_WORDS, _DRIVING,
+        r"(?i)\b[a-z][a-z9]{4}\d[0156]\d[0-3]\d{2}[a-z9]{2}[a-z0-9][a-z]{2}\b|\b(?-i:[A-Z][A-Z9]{4}[ -]\d[0156]\d[0-3]\d{2}[ -][A-Z9]{2}[A-Z0-9][A-Z]{2})\b", 0.5, 0.97, LICENCE_WORDS, _DRIVING,
     ),
     Pattern("postcode_spaced", "UK_POSTCODE", r"\b[A-PR-UWYZ](?:\d{1,2}|[A-HK-Y]\d{1,2}|\d[A-HJKPSTUW]|[A-HK-Y]\d[ABEHMNPRVWXY]) \d[ABD-HJLNP-UW-Z]{2}\b", 0.45, 0.9, POSTCODE_WORDS),
     Pattern("postcode", "UK_POSTCODE", rf"\b{_OUTWARD} ?\d[ABD-HJLNP-UW-Zabd-hjlnp-uw-z]{{2}}\b", 0.1, 0.8, POSTCODE_WORDS),

@@ -1,6 +1,7 @@
 """Numbers that several processes' metrics are added up from: what the collector reads is what was counted."""
 
 import pathlib
+from collections.abc import Iterator
 
 import pytest
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest, values
@@ -13,10 +14,12 @@ AMOUNTS = (0.0, 0.1, 0.10001, 1.0, 9.99, 10.0, 10.1, 1e9)
 
 
 @pytest.fixture
-def directory(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> pathlib.Path:
+def directory(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[pathlib.Path]:
     monkeypatch.setattr(values, "ValueClass", values.ValueClass)  # put back afterwards
     share_values(str(tmp_path))
-    return tmp_path
+    yield tmp_path
+    for file in values.ValueClass.files.values():
+        file.close()
 
 
 def collected(directory: pathlib.Path) -> dict[str, float]:

@@ -1,6 +1,6 @@
 """One HTTP/2 connection from Envoy (RFC 9113), the server's side, as far as gRPC needs it.
 
-Why not gRPC's own server: it spends some five times as much CPU on an exchange (docs/performance.md). It moves each
+Why beside grpcio's server: that spends some five times as much CPU on an exchange (docs/performance.md). It moves each
 message through a completion queue, a second thread and a wake-up of the event loop; here all messages that came
 together are taken in one turn of the loop, and all replies of a turn leave together.
 

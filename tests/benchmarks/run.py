@@ -117,7 +117,7 @@ def main() -> None:
     parser.add_argument("parts", nargs="*", help=f"of {', '.join(PARTS)}; all by default")
     options = parser.parse_args()
     parts = options.parts or PARTS
-    seconds, rounds = (1.0, 3) if options.quick else (4.0, 5)
+    seconds, rounds = (1.0, 3) if options.quick else (3.0, 5)
     print(f"{psutil.cpu_count()} cores, Python {sys.version.split()[0]}, one worker, Envoy with one thread")
     with (
         tempfile.TemporaryDirectory(prefix="extproc-bench-") as run_dir,

@@ -25,7 +25,8 @@ from extproc.audit.writer import Trail, trail_of
 from extproc.clock import Clock
 from extproc.config.encoder import Encoder as EncoderSettings
 from extproc.config.model import GatewayConfig
-from extproc.edge.server import Server, Write
+from extproc.edge.server import Server, server_of
+from extproc.edge.service import Service, Write
 from extproc.errors import ConfigError, DependencyError
 from extproc.inference.interface import Encoder
 from extproc.inference.opening import RunningEncoder, open_encoder
@@ -166,7 +167,7 @@ class Worker:
         self._loads = LoadBoard(board_of(run_dir))
         self._usage: UsageLog
         self._audit: Trail
-        self._server = Server(self._open, self._metrics.protocol_error)
+        self._server: Server
         self._keys: Keys
         self._limits: Limits
         self._encoders = Encoders(self._clock, self._metrics)
@@ -177,6 +178,7 @@ class Worker:
         """Serve until SIGTERM or SIGINT, or until the supervisor is gone; tell it once streams are accepted."""
         config = gateway_file.load(self._path)
         logs.configure(config.telemetry.log_level)
+        self._server = server_of(config.service.server, Service(self._open, self._metrics.protocol_error))
         limit_bytes = config.ledger.spool_limit_bytes
         spool = spool_of_process(f"worker-{self._index}", limit_bytes, self._metrics.ledger_lost)
         self._usage = UsageLog(sys.stdout.fileno(), OpenExchanges(path_of(self._run_dir, self._index)), spool)

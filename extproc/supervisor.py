@@ -25,7 +25,7 @@ from extproc import gateway_file
 from extproc.admin.server import start_admin
 from extproc.audit.record import Action, Entry
 from extproc.audit.writer import files_of, trail_of
-from extproc.config.model import GatewayConfig
+from extproc.config.model import GatewayConfig, GrpcServer
 from extproc.errors import ConfigError
 from extproc.limits import PERCENT
 from extproc.policies import pipeline
@@ -44,6 +44,10 @@ from extproc.telemetry.metrics import RUN_DIR, Metrics, pin_process
 from extproc.telemetry.open_exchanges import path_of
 from extproc.telemetry.usage import account_for_the_dead, owed_by_the_dead
 
+# gRPC's older poller wakes fewer threads per message than its event engine: a fifth less CPU per exchange, measured
+# with gRPC 1.81. Setting the variable oneself overrides it.
+GRPC_EXPERIMENTS = "GRPC_EXPERIMENTS"
+OLDER_POLLER = "-event_engine_listener,-event_engine_client,-event_engine_for_all_other_endpoints"
 _POLL_S = 0.5
 # A changed file has to rest for so long: Envoy's configuration is made of the same file, and it should know a new pool
 # before requests are stamped for it.
@@ -277,6 +281,8 @@ def serve(config_path: Path) -> int:
     logs.configure(config.telemetry.log_level)
     run_dir = tempfile.mkdtemp(prefix="extproc-")
     os.environ[RUN_DIR] = run_dir
+    if config.service.server is GrpcServer.GRPCIO:
+        os.environ.setdefault(GRPC_EXPERIMENTS, OLDER_POLLER)
     pin_process()
     try:
         with _spool(config):

@@ -59,6 +59,13 @@ class LogLevel(enum.StrEnum):
     ERROR = "error"
 
 
+class GrpcServer(enum.StrEnum):
+    """What takes Envoy's gRPC calls in a worker."""
+
+    GRPCIO = "grpcio"
+    ASYNCIO = "asyncio"
+
+
 class Gateway(Section):
     """The Envoy side."""
 
@@ -107,6 +114,11 @@ class Service(Section):
 
     workers: Annotated[int, pydantic.Field(ge=1, le=256)] = 1
     """Worker processes."""
+
+    server: GrpcServer = GrpcServer.GRPCIO
+    """What takes Envoy's calls in a worker: `grpcio` is gRPC's own server, tried by the world; it takes most of a
+    worker's CPU and some 100 bytes of memory per request for good. `asyncio` is ours: a third of the CPU, memory that
+    stays flat, but young. Envoy's configuration is the same for both."""
 
     admin: HostPort = TcpAddress("127.0.0.1", 9002)
     """Metrics and health over HTTP."""

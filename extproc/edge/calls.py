@@ -16,29 +16,17 @@ from extproc.edge.frames import (
     RESPONSE_HEADERS,
     ConnectionBroken,
     ErrorCode,
-    Status,
     frame,
     reset,
     trailers,
     window_update,
 )
+from extproc.edge.stream import MAX_MESSAGE_BYTES, CallFailed, Status
 
 WINDOW_BYTES = 1 << 18
 """As much of a call's messages may be on its way or waiting to be read."""
 
-MAX_MESSAGE_BYTES = 16 << 20
-"""One body message is what Envoy read at once, far below this."""
-
 _PREFIX_BYTES = 5  # a flag and a length before each message
-
-
-class CallFailed(Exception):
-    """The call ends with this status."""
-
-    def __init__(self, status: Status, message: str) -> None:
-        super().__init__(message)
-        self.status = status
-        self.message = message
 
 
 class Link(Protocol):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import struct
 from collections.abc import Mapping
 
 from google.protobuf.struct_pb2 import Struct
@@ -43,6 +44,8 @@ NAMESPACE = "extproc"
 DETAILS_PREFIX = "extproc."
 """How Envoy's response code details begin where we answered; by it the generated configuration leaves our errors as
 they are, and rewrites only Envoy's own."""
+
+_DOUBLE = struct.Struct("<d")
 
 
 def decode(message: ProcessingRequest) -> Event:
@@ -158,16 +161,25 @@ def _value(text: str) -> bytes:
 
 
 def _fill_metadata(message: ProcessingResponse, metadata: Mapping[str, str | int | float | bool]) -> None:
-    struct = message.dynamic_metadata.fields[NAMESPACE].struct_value
-    struct.MergeFromString(b"".join([_text_field(n, v) for n, v in metadata.items() if isinstance(v, str)]))
-    for name, value in metadata.items():
-        if not isinstance(value, str):
-            struct.fields[name].number_value = value
+    fields = message.dynamic_metadata.fields[NAMESPACE].struct_value
+    fields.MergeFromString(b"".join([_field(name, value) for name, value in metadata.items()]))
+
+
+def _field(name: str, value: str | float) -> bytes:
+    return _text_field(name, value) if isinstance(value, str) else _number_field(name) + _DOUBLE.pack(value)
 
 
 @functools.lru_cache(maxsize=4096)
 def _text_field(name: str, value: str) -> bytes:
     """Serialized, for names of principals, models and pools come again and again."""
-    struct = Struct()
-    struct.fields[name].string_value = value
-    return struct.SerializeToString()
+    one = Struct()
+    one.fields[name].string_value = value
+    return one.SerializeToString()
+
+
+@functools.lru_cache(maxsize=256)
+def _number_field(name: str) -> bytes:
+    """Serialized, without the number itself, which stands last."""
+    one = Struct()
+    one.fields[name].number_value = 0.0
+    return one.SerializeToString()[: -_DOUBLE.size]

@@ -5,6 +5,8 @@ from __future__ import annotations
 import struct
 from enum import IntEnum
 
+from extproc.edge.stream import Status
+
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 
 # Plain integers rather than an enum: they are compared for every frame, and an enum's member costs ten times that.
@@ -43,17 +45,6 @@ class Setting(IntEnum):
     MAX_CONCURRENT_STREAMS = 0x3
     INITIAL_WINDOW_SIZE = 0x4
     MAX_HEADER_LIST_SIZE = 0x6
-
-
-class Status(IntEnum):
-    """gRPC's status codes; those we use."""
-
-    OK = 0
-    NOT_FOUND = 5
-    RESOURCE_EXHAUSTED = 8
-    FAILED_PRECONDITION = 9
-    UNIMPLEMENTED = 12
-    INTERNAL = 13
 
 
 class ConnectionBroken(Exception):

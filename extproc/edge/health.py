@@ -7,9 +7,7 @@ import asyncio
 from google.protobuf.message import DecodeError
 from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 
-from extproc.edge.calls import Call, CallFailed
-from extproc.edge.frames import Status
-from extproc.edge.http2 import Handler
+from extproc.edge.stream import CallFailed, Handler, Status, Stream
 
 _SERVICE = "/grpc.health.v1.Health/"
 
@@ -31,13 +29,13 @@ class Health:
         self._serving = False
         self._drained.set()
 
-    async def _check(self, call: Call) -> None:
+    async def _check(self, call: Stream) -> None:
         service = await _service_asked_for(call)
         if service not in self._services:
             raise CallFailed(Status.NOT_FOUND, "unknown service")
         await call.write(self._state())
 
-    async def _watch(self, call: Call) -> None:
+    async def _watch(self, call: Stream) -> None:
         service = await _service_asked_for(call)
         if service not in self._services:
             unknown = HealthCheckResponse(status=HealthCheckResponse.SERVICE_UNKNOWN)
@@ -54,7 +52,7 @@ class Health:
         return HealthCheckResponse(status=status).SerializeToString()
 
 
-async def _service_asked_for(call: Call) -> str:
+async def _service_asked_for(call: Stream) -> str:
     message = await call.read()
     try:
         return HealthCheckRequest.FromString(message or b"").service

@@ -1,14 +1,14 @@
 """One HTTP/2 connection from Envoy (RFC 9113), the server's side, as far as gRPC needs it.
 
-Why not gRPC's own server: it spends some five times as much CPU on an exchange (docs/performance.md). It moves each
+Why beside grpcio's server: that spends some five times as much CPU on an exchange (docs/performance.md). It moves each
 message through a completion queue, a second thread and a wake-up of the event loop; here all messages that came
 together are taken in one turn of the loop, and all replies of a turn leave together.
 
 Theory of operation. Frames are taken as they come; only a frame that is not whole yet is kept. A stream's headers
 begin a call, which runs in its own task; a reset cancels that task. What calls send is gathered and written once per
-turn of the event loop. Memory is bounded: calls by MAX_CALLS, each call's unread bytes by its window (`calls`), header
-blocks by MAX_BLOCK_BYTES, and a peer that doesn't read what we write isn't read from either. Any breach of the protocol
-ends the connection.
+turn of the event loop. Memory is bounded: calls by MAX_STREAMS, each call's unread bytes by its window (`calls`),
+header blocks by MAX_BLOCK_BYTES, and a peer that doesn't read what we write isn't read from either. Any breach of the
+protocol ends the connection.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from __future__ import annotations
 import asyncio
 import functools
 import logging
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Callable, Iterable
 from typing import cast
 
 from hpack import Decoder, HPACKError
 
-from extproc.edge.calls import WINDOW_BYTES, Call, CallFailed
+from extproc.edge.calls import WINDOW_BYTES, Call
 from extproc.edge.frames import (
     ACK,
     CONTINUATION,
@@ -41,7 +41,6 @@ from extproc.edge.frames import (
     ConnectionBroken,
     ErrorCode,
     Setting,
-    Status,
     frame,
     goaway,
     parse_header,
@@ -52,16 +51,14 @@ from extproc.edge.frames import (
     unpadded,
     window_update,
 )
+from extproc.edge.stream import MAX_STREAMS, CallFailed, Handler, Status
 
-MAX_CALLS = 100_000
 MAX_BLOCK_BYTES = 1 << 16
 
 _INITIAL_WINDOW_BYTES = 65_535
 _KNOWN_BLOCKS = 256
 _DRAINING = b"draining"
 _log = logging.getLogger(__name__)
-
-Handler = Callable[[Call], Awaitable[None]]
 
 
 class Connection(asyncio.Protocol):
@@ -107,7 +104,7 @@ class Connection(asyncio.Protocol):
         ours = {
             # Without a table equal header blocks mean the same, and need not be decoded again.
             Setting.HEADER_TABLE_SIZE: 0,
-            Setting.MAX_CONCURRENT_STREAMS: MAX_CALLS,
+            Setting.MAX_CONCURRENT_STREAMS: MAX_STREAMS,
             Setting.INITIAL_WINDOW_SIZE: WINDOW_BYTES,
             Setting.MAX_HEADER_LIST_SIZE: MAX_BLOCK_BYTES,
         }
@@ -265,7 +262,7 @@ class Connection(asyncio.Protocol):
 
     def _begin(self, stream: int, path: str, *, ended: bool) -> None:
         self._last_call = stream
-        if len(self._calls) >= MAX_CALLS or self._leaving:
+        if len(self._calls) >= MAX_STREAMS or self._leaving:
             self.send(reset(stream, ErrorCode.REFUSED_STREAM))
             return
         call = self._calls[stream] = Call(self, stream, self._call_window)

@@ -20,7 +20,7 @@ swallowed: Envoy had already sent them.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from enum import Enum, auto
+from enum import IntEnum, auto
 
 from msgspec import structs
 
@@ -56,7 +56,7 @@ from extproc.exchange.messages import (
 MAX_REPLY_BYTES = 1 << 19
 
 
-class Arrived(Enum):
+class Arrived(IntEnum):  # integers, because an Enum is hashed in Python, three times an event
     START = auto()
     REQUEST_BODY = auto()
     REQUEST_ENDED = auto()
@@ -64,7 +64,7 @@ class Arrived(Enum):
     RESPONSE_ENDED = auto()
 
 
-class Said(Enum):
+class Said(IntEnum):
     HOLDING = auto()
     FORWARDED = auto()
     RESPONDING = auto()

@@ -22,6 +22,7 @@ import tokenizers
 
 _ENDOFTEXT = "<|endoftext|>"
 _SLICE_CHARS = 1 << 15
+_LONGEST_CHARS = 1 << 20
 _BOUNDARY = re.compile(r"(?<=[A-Za-z]) (?=[A-Za-z])")
 _CONTRACTIONS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)"
 
@@ -113,12 +114,16 @@ class BuiltInBpe(_Split):
 
 def _slices(text: str) -> Iterator[str]:
     """rs-bpe holds the GIL: long texts go in slices, so that other threads get their turn between them. Both patterns
-    always split between a Latin letter and a space before another letter, so the count is that of the whole."""
+    always split between a Latin letter and a space before another letter, so the count is that of the whole; only where
+    there is none for `_LONGEST_CHARS` may a cut add a token or two."""
     start = 0
-    while boundary := _BOUNDARY.search(text, start + _SLICE_CHARS):
-        yield text[start : boundary.start()]
-        start = boundary.start()
-    yield text[start:]
+    while len(text) - start > _SLICE_CHARS:
+        boundary = _BOUNDARY.search(text, start + _SLICE_CHARS, start + _LONGEST_CHARS)
+        end = boundary.start() if boundary else start + _LONGEST_CHARS
+        yield text[start:end]
+        start = end
+    if start < len(text):
+        yield text[start:]
 
 
 class RankFile(_Split):

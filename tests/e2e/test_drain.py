@@ -9,10 +9,11 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
+from extproc.config.model import GrpcServer
 from extproc.stack.stack import Stack
 from tests.helpers.beside import GatewayBeside
 from tests.helpers.processes import wait_until
-from tests.helpers.stack import CONFIG
+from tests.helpers.stack import CONFIG, SERVER
 from tests.helpers.usage import usage_of
 
 # Longer than Envoy takes to find by its health checks that the service is on its way out.
@@ -21,11 +22,17 @@ SLOW = f"[[demo:echo]][[demo:tpot_ms=30]]{ANSWER}"
 DRAIN_TIMEOUT_S = 30
 
 
+@pytest.fixture(params=GrpcServer)
+def server(request: pytest.FixtureRequest) -> dict[str, str]:
+    """Which gRPC server the gateway has."""
+    return {SERVER: request.param}
+
+
 @pytest.fixture
-def gateway(stack: Stack, tmp_path: pathlib.Path) -> Iterator[GatewayBeside]:
+def gateway(stack: Stack, server: dict[str, str], tmp_path: pathlib.Path) -> Iterator[GatewayBeside]:
     text = CONFIG.read_text()
     assert f"drain_timeout_s: {DRAIN_TIMEOUT_S}\n" in text
-    gateway = GatewayBeside(stack, tmp_path, text)
+    gateway = GatewayBeside(stack, tmp_path, text, env=server)
     yield gateway
     gateway.close()
 
@@ -70,11 +77,11 @@ def test_without_streams_it_ends_at_once(gateway: GatewayBeside) -> None:
 
 
 def test_a_stream_that_outlasts_the_drain_is_cut_off_and_on_record(
-    stack: Stack, stack_key: str, tmp_path: pathlib.Path
+    stack: Stack, stack_key: str, server: dict[str, str], tmp_path: pathlib.Path
 ) -> None:
     (tmp_path / "short").mkdir()
     text = CONFIG.read_text().replace(f"drain_timeout_s: {DRAIN_TIMEOUT_S}\n", "drain_timeout_s: 0.5\n")
-    gateway = GatewayBeside(stack, tmp_path / "short", text)
+    gateway = GatewayBeside(stack, tmp_path / "short", text, env=server)
     try:
         assert gateway.service.pid is not None
         headers = {"authorization": f"Bearer {stack_key}"}

@@ -14,12 +14,13 @@ import httpx
 import psutil
 import pytest
 
+from extproc.config.model import GrpcServer
 from tests.helpers.accounting import Books
 from tests.helpers.errors import assert_openai_error
 from tests.helpers.processes import wait_until
 from tests.helpers.raw_http import Answer, Connection, exchange, request
 from tests.helpers.scripted_upstream import ScriptedUpstream, chat, drip, hang
-from tests.helpers.services import KEY, ServedGateway, Upstreams, served
+from tests.helpers.services import KEY, ServedGateway, Upstreams, Worlds, on_both_servers, served
 
 pytestmark = pytest.mark.xdist_group("processor")
 
@@ -66,23 +67,29 @@ class World:
 
 
 @pytest.fixture(scope="module")
-def _world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    with (
-        contextlib.closing(ScriptedUpstream()) as upstream,
-        served(tmp_path_factory.mktemp("processor"), Upstreams(openai=upstream.port)) as gateway,
-    ):
-        yield World(gateway, upstream)
+def _worlds(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Worlds[World]]:
+    @contextlib.contextmanager
+    def opened(server: GrpcServer) -> Iterator[World]:
+        with (
+            contextlib.closing(ScriptedUpstream()) as upstream,
+            served(tmp_path_factory.mktemp("processor"), Upstreams(openai=upstream.port), server=server) as gateway,
+        ):
+            yield World(gateway, upstream)
+
+    with contextlib.closing(Worlds(opened)) as worlds:
+        yield worlds
 
 
 @pytest.fixture
-def world(_world: World) -> Iterator[World]:
-    _world.recover()
-    yield _world
-    _world.gateway.service.resume()
-    if not _world.gateway.service.running:
-        _world.gateway.service.kill()
-        _world.gateway.start_service()
-    _world.recover()
+def world(_worlds: Worlds[World], request: pytest.FixtureRequest) -> Iterator[World]:
+    world = _worlds.of(request)
+    world.recover()
+    yield world
+    world.gateway.service.resume()
+    if not world.gateway.service.running:
+        world.gateway.service.kill()
+        world.gateway.start_service()
+    world.recover()
 
 
 @dataclass
@@ -114,6 +121,7 @@ class Streaming:
         self.outcome.append("broken off")
 
 
+@on_both_servers
 def test_a_worker_killed_in_mid_stream(world: World) -> None:
     before = world.upstream.left
     with world.books.accounted() as entries, Streaming(world) as streaming:
@@ -140,6 +148,7 @@ def test_a_worker_killed_while_the_model_thinks(world: World) -> None:
     assert entries.outcomes() == [LOST]
 
 
+@on_both_servers
 def test_a_worker_killed_while_the_request_comes(world: World) -> None:
     seen = len(world.upstream.seen)
     with world.books.accounted() as entries, Connection(world.gateway.port) as connection:
@@ -154,6 +163,7 @@ def test_a_worker_killed_while_the_request_comes(world: World) -> None:
     assert len(world.upstream.seen) == seen
 
 
+@on_both_servers
 def test_a_worker_that_hangs(world: World) -> None:
     seen, recorded = len(world.upstream.seen) + 1, len(world.books.events())
     with Streaming(world) as streaming:

@@ -5,8 +5,8 @@ import contextlib
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
-from extproc.edge.calls import Call
 from extproc.edge.http2 import Connection
+from extproc.edge.stream import Stream
 
 
 class Methods:
@@ -23,11 +23,11 @@ class Methods:
         self.connections.add(connection)
         return connection
 
-    async def _echo(self, call: Call) -> None:
+    async def _echo(self, call: Stream) -> None:
         while (message := await call.read()) is not None:
             await call.write(message)
 
-    async def _hang(self, _: Call) -> None:
+    async def _hang(self, _: Stream) -> None:
         self.running += 1
         try:
             await asyncio.Event().wait()
@@ -37,7 +37,7 @@ class Methods:
         finally:
             self.running -= 1
 
-    async def _fail(self, call: Call) -> None:
+    async def _fail(self, call: Stream) -> None:
         await call.read()
         raise ValueError("a bug")
 

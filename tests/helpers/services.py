@@ -8,15 +8,18 @@ import pathlib
 import sys
 import textwrap
 import threading
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from typing import Generic, TypeVar
 
 import envoy
 import httpx
 import openai
 import psutil
+import pytest
 
 from extproc import config as configuration
+from extproc.config.model import GrpcServer
 from extproc.mesh import write_xds
 from extproc.policies import pipeline
 from extproc.stack.guardian import Guardian
@@ -51,7 +54,9 @@ class Upstreams:
 class ServedGateway:
     """Started by `start`. Its parts can be stopped, killed and started again."""
 
-    def __init__(self, directory: pathlib.Path, upstreams: Upstreams, workers: int = 1, policies: str = "") -> None:
+    def __init__(
+        self, directory: pathlib.Path, upstreams: Upstreams, workers: int, policies: str, server: GrpcServer
+    ) -> None:
         base = ports.free_base()
         self.port, self.admin_port = base, base + 1
         self.directory = directory
@@ -59,7 +64,7 @@ class ServedGateway:
         self._guardian = Guardian()
         self._clients = ExitStack()
         self._config_file = directory / "gateway.yaml"
-        self._config_file.write_text(_text(directory, base, upstreams, workers) + policies)
+        self._config_file.write_text(_text(directory, base, upstreams, workers, server) + policies)
         self.config = configuration.load(self._config_file, pipeline.SETTINGS)
         bootstrap = write_xds(self.config, directory / "xds")
         serve = (sys.executable, "-m", "extproc", "serve", "--config", str(self._config_file))
@@ -128,11 +133,15 @@ def _is_worker(process: psutil.Process) -> bool:
 
 @contextmanager
 def served(
-    directory: pathlib.Path, upstreams: Upstreams, workers: int = 1, policies: str = ""
+    directory: pathlib.Path,
+    upstreams: Upstreams,
+    workers: int = 1,
+    policies: str = "",
+    server: GrpcServer = GrpcServer.GRPCIO,
 ) -> Iterator[ServedGateway]:
     """A gateway that runs, and is gone afterwards. `policies` is that section of its configuration."""
     directory.mkdir(exist_ok=True)
-    gateway = ServedGateway(directory, upstreams, workers, policies)
+    gateway = ServedGateway(directory, upstreams, workers, policies, server)
     try:
         gateway.start()
         yield gateway
@@ -141,7 +150,30 @@ def served(
     gateway.books.assert_each_accounted_once()
 
 
-def _text(directory: pathlib.Path, base: int, upstreams: Upstreams, workers: int) -> str:
+World = TypeVar("World")
+on_both_servers = pytest.mark.parametrize("world", GrpcServer, indirect=True)
+"""For tests whose fixture `world` is one of `Worlds`."""
+
+
+class Worlds(Generic[World]):
+    """A module's gateways, one for each gRPC server that one of its tests asks for; that is grpcio's unless it says."""
+
+    def __init__(self, opened: Callable[[GrpcServer], AbstractContextManager[World]]) -> None:
+        self._opened = opened
+        self._running = ExitStack()
+        self._worlds: dict[GrpcServer, World] = {}
+
+    def of(self, request: pytest.FixtureRequest) -> World:
+        server = getattr(request, "param", GrpcServer.GRPCIO)
+        if server not in self._worlds:
+            self._worlds[server] = self._running.enter_context(self._opened(server))
+        return self._worlds[server]
+
+    def close(self) -> None:
+        self._running.close()
+
+
+def _text(directory: pathlib.Path, base: int, upstreams: Upstreams, workers: int, server: GrpcServer) -> str:
     hasher = KeyHasher(SECRET.encode())
     return textwrap.dedent(f"""
         gateway:
@@ -154,6 +186,7 @@ def _text(directory: pathlib.Path, base: int, upstreams: Upstreams, workers: int
           listen: unix:{directory}/extproc.sock
           admin: 127.0.0.1:{base + 2}
           workers: {workers}
+          server: {server}
           drain_timeout_s: 1
         redis: {{url: "unix://{directory}/redis.sock"}}
         ledger: {{spool_dir: "{directory}/spool"}}

@@ -7,6 +7,7 @@ import pytest
 from tests.helpers.errors import assert_kserve_error, assert_openai_error
 from tests.helpers.failing import BUSY, ERROR, OVER, TWO, World
 from tests.helpers.scripted_upstream import Call, Script, answers, content, stream, whole
+from tests.helpers.services import on_both_servers
 
 BAD_PARAMETER = b'{"error":{"message":"top_k is wrong","type":"x","param":"top_k","code":"nope"}}'
 TEXT = "text/plain"
@@ -100,6 +101,7 @@ def test_kserve_errors_have_kserves_shape(world: World, status: int) -> None:
     assert entries.only["termination"] == "UPSTREAM_ERROR"
 
 
+@on_both_servers
 def test_a_huge_answer_passes_whole(world: World) -> None:
     text = "x" * (8 << 20)
     world.upstream.script = answers(200, whole(text))
@@ -128,6 +130,7 @@ def test_an_answer_beyond_all_measure_is_refused_and_not_read_on(world: World) -
     assert world.upstream.was_left(before)
 
 
+@on_both_servers
 def test_events_in_any_pieces_are_the_same_events(world: World) -> None:
     events = b"".join((*TWO, content("", "stop"), b"data: [DONE]\n\n"))
     world.upstream.script = stream(*(bytes([byte]) for byte in events))

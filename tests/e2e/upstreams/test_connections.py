@@ -10,7 +10,7 @@ import pytest
 from tests.helpers.errors import assert_openai_error
 from tests.helpers.failing import BUSY, OVER, TWO, Breaking, World, receive
 from tests.helpers.scripted_upstream import Call, ScriptedUpstream, answers, drip, hang, hang_up, stream, whole
-from tests.helpers.services import Upstreams, served
+from tests.helpers.services import Upstreams, on_both_servers, served
 
 
 def test_nobody_there(world: World) -> None:
@@ -54,6 +54,7 @@ def test_a_whole_answer_that_breaks_off_is_never_taken_for_whole(world: World) -
     assert entries.only["termination"] in {"UPSTREAM_ERROR", "CANCELLED"}
 
 
+@on_both_servers
 def test_a_stream_whose_server_dies_is_broken_off(world: World) -> None:
     with world.books.accounted() as entries, pytest.raises(httpx.RemoteProtocolError):
         receive(world, Breaking(then=hang_up))

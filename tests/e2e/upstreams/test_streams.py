@@ -7,6 +7,7 @@ import pytest
 
 from tests.helpers.failing import ERROR, OVER, Breaking, World, read_texts, receive
 from tests.helpers.scripted_upstream import content, stream
+from tests.helpers.services import on_both_servers
 
 ON = (content("three", "stop"), b"data: [DONE]\n\n")
 BROKEN: dict[str, tuple[bytes, ...]] = {
@@ -20,6 +21,7 @@ BROKEN: dict[str, tuple[bytes, ...]] = {
 }
 
 
+@on_both_servers
 @pytest.mark.parametrize("case", BROKEN)
 def test_a_stream_that_breaks_ends_in_an_error_event(world: World, case: str) -> None:
     with world.books.accounted() as entries:

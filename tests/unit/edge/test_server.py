@@ -1,6 +1,8 @@
-"""The ext_proc service and its health, asked with gRPC's own client."""
+"""The ext_proc service and its health on either server, asked with gRPC's own client."""
 
 import asyncio
+import subprocess
+import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -10,7 +12,9 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from extproc._pb.envoy.service.ext_proc.v3.external_processor_pb2 import ProcessingRequest, ProcessingResponse
 from extproc.config.address import TcpAddress, UnixAddress
-from extproc.edge.server import SERVICE, Server, Write
+from extproc.config.model import GrpcServer
+from extproc.edge.server import server_of
+from extproc.edge.service import SERVICE, Service, Write
 from extproc.errors import ProtocolError
 from extproc.exchange.messages import BodyReply, Event, ImmediateReply, RequestTrailers, ResponseBody
 from tests.helpers.calls import until
@@ -47,10 +51,10 @@ class Echo:
 class Running:
     """A server, what it opened, and a client's channel to it."""
 
-    def __init__(self, target: str) -> None:
+    def __init__(self, choice: GrpcServer, target: str) -> None:
         self.sessions: list[Echo] = []
         self.protocol_errors = 0
-        self.server = Server(self._open, self._count)
+        self.server = server_of(choice, Service(self._open, self._count))
         self.channel = grpc.aio.insecure_channel(target)
         self.health = health_pb2_grpc.HealthStub(self.channel)  # type: ignore[no-untyped-call]
 
@@ -67,9 +71,15 @@ class Running:
         )()
 
 
+@pytest.fixture(params=GrpcServer)
+def choice(request: pytest.FixtureRequest) -> GrpcServer:
+    chosen: GrpcServer = request.param
+    return chosen
+
+
 @pytest.fixture
-async def running(tmp_path: Path) -> AsyncIterator[Running]:
-    here = Running(f"unix:{tmp_path / 's'}")
+async def running(choice: GrpcServer, tmp_path: Path) -> AsyncIterator[Running]:
+    here = Running(choice, f"unix:{tmp_path / 's'}")
     await here.server.start(UnixAddress(str(tmp_path / "s")))
     yield here
     await here.channel.close()
@@ -167,9 +177,9 @@ async def test_draining_does_not_wait_for_ever(running: Running) -> None:
 
 
 @pytest.mark.parametrize(("host", "asked"), [("127.0.0.1", "127.0.0.1"), ("::", "[::1]"), ("::", "127.0.0.1")])
-async def test_tcp_and_several_servers_of_one_port(host: str, asked: str) -> None:
+async def test_tcp_and_several_servers_of_one_port(choice: GrpcServer, host: str, asked: str) -> None:
     port = free_base()
-    here, beside = Running(f"{asked}:{port}"), Running("unix:unused")
+    here, beside = Running(choice, f"{asked}:{port}"), Running(choice, "unix:unused")
     await here.server.start(TcpAddress(host, port))
     await beside.server.start(TcpAddress(host, port))
     assert (await here.health.Check(health_pb2.HealthCheckRequest())).status == SERVING
@@ -178,6 +188,24 @@ async def test_tcp_and_several_servers_of_one_port(host: str, asked: str) -> Non
         await one.server.drain(0)
 
 
-async def test_an_address_that_can_not_be_bound(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError):
-        await Running("unix:unused").server.start(UnixAddress(str(tmp_path / "nothing" / "s")))
+async def test_an_address_that_can_not_be_bound(choice: GrpcServer, tmp_path: Path) -> None:
+    with pytest.raises(OSError, match=r"nothing|No such file"):
+        await Running(choice, "unix:unused").server.start(UnixAddress(str(tmp_path / "nothing" / "s")))
+
+
+@pytest.mark.parametrize(("choice", "not_imported"), [(GrpcServer.GRPCIO, "hpack"), (GrpcServer.ASYNCIO, "grpc")])
+def test_a_worker_imports_nothing_of_the_other_server(choice: GrpcServer, not_imported: str) -> None:
+    code = f"""
+import asyncio, sys
+import extproc.app
+from extproc.config.model import GrpcServer
+from extproc.edge.server import server_of
+from extproc.edge.service import Service
+
+async def main():
+    server_of(GrpcServer("{choice}"), Service(lambda write: None, lambda: None))
+
+asyncio.run(main())
+sys.exit("{not_imported}" in sys.modules)
+"""
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import models, pre_tokenizers, processors
 
-from extproc.tokenization.encodings import PATTERNS, BuiltInBpe, Encoding, HuggingFace, RankFile, SentencePiece
+from extproc.tokenization.encodings import PATTERNS, BuiltInBpe, Encoding, HuggingFace, RankFile, SentencePiece, _slices
 from tests.helpers import data
 
 CHATML = frozenset({"<|im_start|>", "<|im_end|>"})
@@ -66,6 +66,13 @@ texts = st.lists(odd | st.text(st.characters(exclude_categories=["Cs"]), max_siz
 @given(text=texts)
 def test_built_in_encodings_count_as_tiktoken_does(pair: tuple[BuiltInBpe, RankFile], text: str) -> None:
     assert pair[0].count(text) == pair[1].count(text)
+
+
+def test_no_slice_is_so_long_that_the_event_loop_stands_still() -> None:
+    for text in ("x" * (5 << 19), "word " * 100_000 + "x" * (3 << 19) + " word" * 100_000):
+        slices = list(_slices(text))
+        assert "".join(slices) == text
+        assert max(map(len, slices)) <= 1 << 20
 
 
 def test_long_texts_in_slices_count_as_whole(pair: tuple[BuiltInBpe, RankFile]) -> None:

@@ -7,7 +7,8 @@ The graph takes `input_ids` and `attention_mask` (int64 [batch, tokens]) and giv
   The labels (a JSON list, `entity_labels`) and the heads' version (`heads_version`) are in the model's metadata.
 
 The heads read a branch: the last layers once more, with their own weights, over the layers below that both share. So
-nothing the heads learn can move the embedding. Token types are all zero. Knows nothing of files, tokenizers or sessions.
+nothing the heads learn can move the embedding. Token types are all zero. Knows nothing of files, tokenizers or
+sessions.
 
 `onnx` is needed to build, never to serve, so it is imported where it is used.
 """

@@ -87,4 +87,6 @@ def save(file: Path, shape: HeadShape, weights: Mapping[str, NDArray[Any]]) -> N
     """As float16; deterministic, so that the same training gives the same version."""
     from safetensors.numpy import save_file
 
-    save_file({name: np.asarray(value, np.float16) for name, value in sorted(weights.items())}, file, shape.to_metadata())
+    save_file(
+        {name: np.asarray(value, np.float16) for name, value in sorted(weights.items())}, file, shape.to_metadata()
+    )

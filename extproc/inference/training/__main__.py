@@ -42,12 +42,11 @@ def main() -> None:
 
 def run(out: Path | None, seed: int, scale: float, epochs: int) -> Mapping[str, object]:
     """Train and report; the report is returned too."""
-    import jax
     import numpy as np
     import onnx
 
     from extproc.inference import bert_graph, heads, minilm
-    from extproc.inference.training import batches, evaluation, train
+    from extproc.inference.training import batches, evaluation, model, train
     from extproc.inference.training.examples import Composer
     from extproc.inference.training.grammar import Part
 
@@ -55,7 +54,6 @@ def run(out: Path | None, seed: int, scale: float, epochs: int) -> Mapping[str, 
     out.mkdir(parents=True, exist_ok=True)
     started = time.monotonic()
     checkpoint = minilm.checkpoint()
-    weights = {name: np.asarray(value, np.float32) for name, value in checkpoint.weights.items() if value.ndim}
     sizes = {part: _scaled(size, scale) for part, size in ((Part.TRAINING, TRAINING), (Part.HELD_OUT, HELD_OUT))}
     examples = {part: Composer(part, seed).examples(**asdict(size)) for part, size in sizes.items()}
     say(f"{len(examples[Part.TRAINING])} examples {time.monotonic() - started:.0f} s")
@@ -64,13 +62,13 @@ def run(out: Path | None, seed: int, scale: float, epochs: int) -> Mapping[str, 
         tokenizer.write_text(json.dumps(checkpoint.tokenizer), encoding="utf-8")
         made = batches.batches(examples[Part.TRAINING], batches.tokenizer(tokenizer))
         shape, schedule = heads.HeadShape(), train.Schedule(epochs=epochs, seed=seed)
-        on_device = {name: jax.numpy.asarray(value) for name, value in weights.items()}
+        on_device = model.frozen(checkpoint.weights)
         features = train.lower_features(checkpoint.shape, shape, on_device, made, say)
         trained = train.train(checkpoint.shape, shape, on_device, made, features, schedule, say)
         file = out / heads.WEIGHTS_FILE.name
         heads.save(file, shape, {name: np.asarray(value) for name, value in trained.items()})
         loaded = heads.load(file)
-        onnx.save(bert_graph.build(checkpoint.shape, weights, loaded), Path(folder) / "model.onnx")
+        onnx.save(bert_graph.build(checkpoint.shape, checkpoint.weights, loaded), Path(folder) / "model.onnx")
         figures = evaluation.evaluate(evaluation.Judge(Path(folder)), examples[Part.HELD_OUT])
     report = {
         "version": loaded.version,

@@ -136,7 +136,7 @@ def binary_figures(positive: NDArray[np.float64], negative: NDArray[np.float64])
     """AUC, and the recall where 1 % of the negatives is flagged. Ties count half."""
     order = np.concatenate([positive, negative])
     ranks = np.empty(len(order))
-    values, inverse, counts = np.unique(order, return_inverse=True, return_counts=True)
+    _, inverse, counts = np.unique(order, return_inverse=True, return_counts=True)
     ends = np.cumsum(counts)
     ranks = ((ends - counts + 1 + ends) / 2)[inverse]
     auc = (ranks[: len(positive)].sum() - len(positive) * (len(positive) + 1) / 2) / (len(positive) * len(negative))
@@ -178,8 +178,9 @@ def evaluate(judge: Judge, examples: Sequence[Example]) -> Mapping[str, object]:
         for kind in ("easy", "middle", "complex")
     }
     return {
-        "entities": entity_figures([example.entities or [] for example, _ in with_entities],
-                                   [one.entities for _, one in with_entities]),
+        "entities": entity_figures(
+            [example.entities or [] for example, _ in with_entities], [one.entities for _, one in with_entities]
+        ),
         "guard": guard | flagged,
         "complexity": {
             "auc_complex_above_rest": binary_figures(

@@ -6,13 +6,14 @@ Everything follows from a part (training or held out), a size and a seed. Knows 
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from extproc.inference.training.grammar import Draft, Entity, Grammar, Part, load
 from extproc.inference.training.names import Names
 
-
 _LABEL_OF = {"FIRST": "PERSON", "LAST": "PERSON", "CITY": "LOCATION", "COUNTRY": "LOCATION"}
+ENTITY_FILES = ("entities",)
+PROMPT_FILES = ("attacks", "benign", "shared", "complexity")
 _COMPLEXITY = {"easy": 0.05, "middle": 0.4, "complex": 0.95}
 
 
@@ -25,18 +26,16 @@ class Example:
     entities: list[Entity] | None = None
     injection: float | None = None
     complexity: float | None = None
-    tags: dict[str, str] = field(default_factory=dict)
 
 
 class Composer:
     """Draws examples of one part. One seed, one sequence of examples."""
 
     def __init__(self, part: Part, seed: int) -> None:
-        self._chance = random.Random(f"{part.value} {seed}")  # noqa: S311: not a secret
+        self._chance = random.Random(f"{part.value} {seed}")  # noqa: S311 (no secret)
         names = Names(part, seed)
-        self._entities = Grammar(load("entities"), part, names.provide)
-        self._guard = Grammar(load("attacks", "benign", "shared"), part, names.provide)
-        self._complexity = Grammar(load("complexity", "benign", "shared"), part, names.provide)
+        self._entities = Grammar(load(*ENTITY_FILES), part, names.provide)
+        self._prompts = Grammar(load(*PROMPT_FILES), part, names.provide)
 
     def examples(self, entities: int, guard: int, complexity: int) -> list[Example]:
         """So many examples for each head, shuffled."""
@@ -61,7 +60,7 @@ class Composer:
         kind = self._chance.choices(
             ["attack", "indirect", "benign", "hard", "document"], weights=[0.31, 0.14, 0.21, 0.20, 0.14]
         )[0]
-        text = self._guard.say(kind, self._chance)
+        text = self._prompts.say(kind, self._chance)
         if self._chance.random() < 0.15:
             text = self._padded(text)
         injection = 1.0 if kind in ("attack", "indirect") else 0.0
@@ -69,13 +68,13 @@ class Composer:
 
     def _padded(self, text: str) -> str:
         """With harmless text around it: a window of a long prompt or document."""
-        padding = [self._guard.say("document", self._chance) for _ in range(self._chance.randint(1, 2))]
+        padding = [self._prompts.say("document", self._chance) for _ in range(self._chance.randint(1, 2))]
         padding.insert(self._chance.randint(0, len(padding)), text)
         return self._chance.choice(["\n", "\n\n", " "]).join(padding)
 
     def _complexity_example(self) -> Example:
         kind = self._chance.choice(list(_COMPLEXITY))
-        text = self._complexity.say(kind, self._chance)
+        text = self._prompts.say(kind, self._chance)
         return Example(text, kind, None, 0.0, _COMPLEXITY[kind])
 
 

@@ -4,8 +4,9 @@ A file is a list of rules. `= name` starts one; every line after it is a way to 
 another rule, `<a|b>` for one of its alternatives and `\\n` for a line break. Names the grammar does not define are
 asked of a provider; one in capitals (`{PERSON}`) is an entity and its place in the text is kept.
 
-Every rule with enough lines (unless it is marked `= name *`, shared: it only says what is composed of what) is split in two by a hash of each line: one part makes the training data, the other is
-kept for evaluation, so that no template and no phrase of a long list is seen in both.
+Every rule with enough lines is split in two by a hash of each line: one part makes the training data, the other is
+kept for evaluation, so that no template and no phrase of a long list is seen in both. A rule marked `= name *` is
+shared: it only says what is composed of what.
 """
 
 from __future__ import annotations

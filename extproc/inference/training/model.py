@@ -1,17 +1,21 @@
 """The heads in JAX: frozen encoder layers, a low-rank branch over the last ones, four outputs. Owns: the mathematics.
 
 Names of encoder weights are those of the checkpoint (`encoder.layer.4.attention.self.query.weight`, [out, in]); names
-of trained weights are those of `extproc.inference.heads`. Everything is float32; shapes: B texts of T tokens, width D.
+of trained weights are those of `extproc.inference.heads`. Shapes: B texts of T tokens, width D. Everything is float32,
+save the product with a frozen matrix: bfloat16 operands, a float32 sum, which on recent CPUs is four times as fast.
 Knows nothing of texts, files or training.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
+from numpy.typing import NDArray
 
 from extproc.inference.bert_graph import BertShape
 from extproc.inference.heads import BRANCH_MATRICES, HeadShape
@@ -35,7 +39,7 @@ def layer(shape: BertShape, weights: Params, number: int, hidden: Array, mask: A
 
     def dense(part: str, inputs: Array) -> Array:
         full = f"{name}.{part}"
-        out = inputs @ weights[f"{full}.weight"].T + weights[f"{full}.bias"]
+        out = _frozen_product(inputs, weights[f"{full}.kernel"], weights[f"{full}.weight"]) + weights[f"{full}.bias"]
         if f"branch.{full}.down" in branch:
             out = out + (inputs @ branch[f"branch.{full}.down"]) @ branch[f"branch.{full}.up"]
         return out
@@ -107,6 +111,42 @@ def initial(shape: BertShape, head_shape: HeadShape, weights: Params, key: Array
         made[f"{name}.kernel"] = jax.random.normal(next(keys), (head_shape.inner, 1)) * head_shape.inner**-0.5
         made[f"{name}.bias"] = jnp.zeros(1)
     return made
+
+
+def frozen(weights: Mapping[str, NDArray[Any]]) -> dict[str, Array]:
+    """The encoder's weights as these functions want them: matrices of layers in bfloat16, both ways round, because
+    turning them anew in every step would cost more than multiplying."""
+    made: dict[str, Array] = {}
+    for name, value in weights.items():
+        if name.endswith(tuple(f".{part}.weight" for part in BRANCH_MATRICES)):
+            made[name] = jnp.asarray(value, jnp.bfloat16)
+            made[f"{name.removesuffix('.weight')}.kernel"] = jnp.asarray(np.ascontiguousarray(value.T), jnp.bfloat16)
+        elif value.ndim:
+            made[name] = jnp.asarray(value, jnp.float32)
+    return made
+
+
+def _frozen_product(x: Array, kernel: Array, weight: Array) -> Array:
+    """x [B, T, in] times kernel [in, out], which is never trained and so gets no gradient; weight is its transpose."""
+    product = jax.custom_vjp(lambda x, kernel, weight: _product(x, kernel))
+    product.defvjp(_product_forward, _product_backward)
+    out: Array = product(x, kernel, weight)
+    return out
+
+
+def _product(x: Array, kernel: Array) -> Array:
+    flat = x.reshape(-1, x.shape[-1]).astype(jnp.bfloat16)
+    out = jnp.matmul(flat, kernel, preferred_element_type=jnp.float32)
+    return out.reshape(*x.shape[:-1], -1)
+
+
+def _product_forward(x: Array, kernel: Array, weight: Array) -> tuple[Array, tuple[Array, Array]]:
+    return _product(x, kernel), (kernel, weight)
+
+
+def _product_backward(matrices: tuple[Array, Array], gradient: Array) -> tuple[Array, Array, Array]:
+    kernel, weight = matrices
+    return _product(gradient, weight), jnp.zeros_like(kernel), jnp.zeros_like(weight)
 
 
 def _layer_norm(shape: BertShape, weights: Params, name: str, x: Array) -> Array:

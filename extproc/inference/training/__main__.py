@@ -21,7 +21,7 @@ class Size:
     complexity: int
 
 
-TRAINING = Size(entities=16000, guard=18000, complexity=3000)
+TRAINING = Size(entities=16000, guard=20000, complexity=2400)
 HELD_OUT = Size(entities=1000, guard=2000, complexity=300)
 
 

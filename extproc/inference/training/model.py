@@ -2,7 +2,7 @@
 
 Names of encoder weights are those of the checkpoint (`encoder.layer.4.attention.self.query.weight`, [out, in]); names
 of trained weights are those of `extproc.inference.heads`. Shapes: B texts of T tokens, width D. Everything is float32,
-save the product with a frozen matrix: bfloat16 operands, a float32 sum, which on recent CPUs is four times as fast.
+save the operands of large products: bfloat16, with a float32 sum, which on recent CPUs is four times as fast.
 Knows nothing of texts, files or training.
 """
 
@@ -39,10 +39,12 @@ def layer(shape: BertShape, weights: Params, number: int, hidden: Array, mask: A
 
     def dense(part: str, inputs: Array) -> Array:
         full = f"{name}.{part}"
-        out = _frozen_product(inputs, weights[f"{full}.kernel"], weights[f"{full}.weight"]) + weights[f"{full}.bias"]
+        kernel, weight = weights[f"{full}.kernel"], weights[f"{full}.weight"]
         if f"branch.{full}.down" in branch:
-            out = out + (inputs @ branch[f"branch.{full}.down"]) @ branch[f"branch.{full}.up"]
-        return out
+            down, up = branch[f"branch.{full}.down"], branch[f"branch.{full}.up"]
+            # The transpose is for going back only; its own gradient would count the same thing twice.
+            kernel, weight = kernel + down @ up, jax.lax.stop_gradient(weight + up.T @ down.T)
+        return _product(inputs, kernel, weight) + weights[f"{full}.bias"]
 
     def heads(part: str) -> Array:
         return dense(f"attention.self.{part}", hidden).reshape(batch, tokens, shape.heads, -1).transpose(0, 2, 1, 3)
@@ -114,39 +116,36 @@ def initial(shape: BertShape, head_shape: HeadShape, weights: Params, key: Array
 
 
 def frozen(weights: Mapping[str, NDArray[Any]]) -> dict[str, Array]:
-    """The encoder's weights as these functions want them: matrices of layers in bfloat16, both ways round, because
-    turning them anew in every step would cost more than multiplying."""
+    """The encoder's weights as these functions want them: matrices of layers both ways round, because turning them
+    anew in every step would cost more than multiplying."""
     made: dict[str, Array] = {}
     for name, value in weights.items():
         if name.endswith(tuple(f".{part}.weight" for part in BRANCH_MATRICES)):
-            made[name] = jnp.asarray(value, jnp.bfloat16)
-            made[f"{name.removesuffix('.weight')}.kernel"] = jnp.asarray(np.ascontiguousarray(value.T), jnp.bfloat16)
-        elif value.ndim:
+            made[f"{name.removesuffix('.weight')}.kernel"] = jnp.asarray(np.ascontiguousarray(value.T), jnp.float32)
+        if value.ndim:
             made[name] = jnp.asarray(value, jnp.float32)
     return made
 
 
-def _frozen_product(x: Array, kernel: Array, weight: Array) -> Array:
-    """x [B, T, in] times kernel [in, out], which is never trained and so gets no gradient; weight is its transpose."""
-    product = jax.custom_vjp(lambda x, kernel, weight: _product(x, kernel))
+def _product(x: Array, kernel: Array, weight: Array) -> Array:
+    """x [B, T, in] times kernel [in, out] with bfloat16 operands, forth and back; weight is the kernel's transpose."""
+    product = jax.custom_vjp(lambda x, kernel, weight: _product_forward(x, kernel, weight)[0])
     product.defvjp(_product_forward, _product_backward)
-    out: Array = product(x, kernel, weight)
-    return out
-
-
-def _product(x: Array, kernel: Array) -> Array:
-    flat = x.reshape(-1, x.shape[-1]).astype(jnp.bfloat16)
-    out = jnp.matmul(flat, kernel, preferred_element_type=jnp.float32)
+    out: Array = product(x.reshape(-1, x.shape[-1]), kernel, weight)
     return out.reshape(*x.shape[:-1], -1)
 
 
 def _product_forward(x: Array, kernel: Array, weight: Array) -> tuple[Array, tuple[Array, Array]]:
-    return _product(x, kernel), (kernel, weight)
+    return _fast(x, kernel), (x, weight)
 
 
-def _product_backward(matrices: tuple[Array, Array], gradient: Array) -> tuple[Array, Array, Array]:
-    kernel, weight = matrices
-    return _product(gradient, weight), jnp.zeros_like(kernel), jnp.zeros_like(weight)
+def _product_backward(kept: tuple[Array, Array], gradient: Array) -> tuple[Array, Array, Array]:
+    x, weight = kept
+    return _fast(gradient, weight), x.T @ gradient, jnp.zeros_like(weight)
+
+
+def _fast(one: Array, other: Array) -> Array:
+    return jnp.matmul(one.astype(jnp.bfloat16), other.astype(jnp.bfloat16), preferred_element_type=jnp.float32)
 
 
 def _layer_norm(shape: BertShape, weights: Params, name: str, x: Array) -> Array:

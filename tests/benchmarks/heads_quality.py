@@ -1,7 +1,8 @@
 """How good the encoder's heads are: `python -m tests.benchmarks.heads_quality [--json FILE] [MODEL_FOLDER]`.
 
-On generated texts whose phrases and names were kept out of training and, where they are, on the public samples in
-`../shared/data`, which nothing was trained on. The graph alone, in windows: without patterns, rules or normalisation.
+On generated texts whose phrases and names were kept out of training, on texts written by hand for this (`cases/`; they
+are in no way part of training) and, where they are, on the public samples in `../shared/data`, which nothing was
+trained on. The graph alone, in windows: without patterns, rules or normalisation.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import pathlib
+import re
 from collections.abc import Mapping
 
 import numpy as np
@@ -18,6 +20,7 @@ from extproc.inference.training.evaluation import Judge, binary_figures, entity_
 from extproc.inference.training.examples import Composer
 from extproc.inference.training.grammar import Entity, Part
 
+CASES = pathlib.Path(__file__).parent / "cases"
 SAMPLES = pathlib.Path(__file__).parents[3] / "shared" / "data"
 _LABEL_OF = {"PERSON": "PERSON", "GPE": "LOCATION", "STREET_ADDRESS": "ADDRESS", "ORGANIZATION": "ORGANIZATION"}
 _HARD_NEGATIVES = ("piguard/", "xstest/")
@@ -26,6 +29,32 @@ _SEED = 2  # not the one trained with
 
 def generated(judge: Judge) -> Mapping[str, object]:
     return evaluate(judge, Composer(Part.HELD_OUT, _SEED).examples(entities=1000, guard=2000, complexity=300))
+
+
+def written(judge: Judge) -> Mapping[str, object]:
+    """The cases written by hand; an entity stands there as `[PERSON Ada Lovelace]`."""
+    marked = [_marked(line) for line in _lines("entities")]
+    found = [one.entities for one in judge.judge([text for text, _ in marked])]
+    scores = {
+        kind: np.array([one.injection for one in judge.judge(_lines(kind))]) for kind in ("attacks", "benign", "hard")
+    }
+    guard = binary_figures(scores["attacks"], np.concatenate([scores["benign"], scores["hard"]]))
+    flagged = {f"flagged_{kind}": float((values > 0.5).mean()) for kind, values in scores.items()}
+    return {"entities": entity_figures([entities for _, entities in marked], found), "guard": guard | flagged}
+
+
+def _lines(name: str) -> list[str]:
+    return (CASES / f"{name}.txt").read_text(encoding="utf-8").splitlines()
+
+
+def _marked(line: str) -> tuple[str, list[Entity]]:
+    text, entities, done = "", [], 0
+    for mark in re.finditer(r"\[([A-Z]+) ([^\]]+)\]", line):
+        text += line[done : mark.start()]
+        entities.append(Entity(len(text), len(text) + len(mark[2]), mark[1]))
+        text += mark[2]
+        done = mark.end()
+    return text + line[done:], entities
 
 
 def sample_documents(judge: Judge) -> Mapping[str, object]:
@@ -65,7 +94,7 @@ def main() -> None:
     parser.add_argument("--json", type=pathlib.Path, help="write the figures here too")
     options = parser.parse_args()
     judge = Judge(options.folder)
-    figures: dict[str, object] = {"generated": generated(judge)}
+    figures: dict[str, object] = {"generated": generated(judge), "written": written(judge)}
     if SAMPLES.exists():
         figures |= {"sample documents": sample_documents(judge), "sample prompts": sample_prompts(judge)}
     text = json.dumps(figures, indent=1)

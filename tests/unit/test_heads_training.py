@@ -61,7 +61,8 @@ def test_tokens_get_the_label_of_the_entity_they_touch(tmp_path: Path) -> None:
     assert (labels[0], labels[-1]) == (batches.UNKNOWN, batches.UNKNOWN)
     names = ["O" if label < 0 else heads.ENTITY_LABELS[label] for label in labels]
     assert names[1:4] == ["B-PERSON", "I-PERSON", "O"]
-    assert evaluation.decode(names, encoding.offsets) == entities
+    logits = 9 * np.eye(len(heads.ENTITY_LABELS), dtype=np.float32)[np.maximum(labels, 0)]
+    assert evaluation.decode(logits, heads.ENTITY_LABELS, encoding.word_ids, encoding.offsets) == entities
 
 
 def test_windows_that_overlap_give_one_entity() -> None:

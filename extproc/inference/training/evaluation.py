@@ -6,7 +6,7 @@ Works on the ONNX graph itself, as it is served. Knows nothing of how it was tra
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -68,30 +68,46 @@ class Judge:
                 one = judged[number]
                 one.injection = max(one.injection, _probability(injection[row]))
                 one.complexity = max(one.complexity, _probability(complexity[row]))
-                best = [self._labels[label] for label in logits[row, : len(window.ids)].argmax(-1)]
-                one.entities += decode(best, window.offsets)
+                one.entities += decode(logits[row, : len(window.ids)], self._labels, window.word_ids, window.offsets)
         for one in judged:
             one.entities = merged(one.entities)
         return judged
 
 
-def decode(labels: Sequence[str], offsets: Sequence[tuple[int, int]]) -> list[Entity]:
-    """Entities from BIO labels; an I- that follows another entity opens its own. Tokens within a word stay together."""
+def decode(
+    logits: NDArray[np.float32], labels: Sequence[str], words: Sequence[int | None], offsets: Sequence[tuple[int, int]]
+) -> list[Entity]:
+    """Entities of whole words, as the service decodes them: the pieces of a word decide together, `B-` and `I-` as
+    one; a word opens an entity where the one before is of another kind or its first piece says `B-`."""
+    shares = np.exp(logits - logits.max(-1, keepdims=True))
+    shares /= shares.sum(-1, keepdims=True)
+    kinds = [label[2:] for label in labels[1::2]]
+    begins, continues = shares[:, 1::2], shares[:, 2::2]
     found: list[Entity] = []
-    before = "O"
-    for label, (start, end) in zip(labels, offsets, strict=True):
-        if start == end:
-            before = "O"
+    within = False
+    for first, last in _words(words):
+        of_kind = (begins + continues)[first:last].mean(0)
+        kind = int(of_kind.argmax())
+        if of_kind[kind] <= shares[first:last, 0].mean():
+            within = False
             continue
-        kind = label[2:]
-        inside_word = bool(found) and found[-1].end == start and before != "O"
-        if label != "O":
-            if before[2:] == kind and (label[0] == "I" or inside_word) and found:
-                found[-1] = Entity(found[-1].start, end, kind)
-            else:
-                found.append(Entity(start, end, kind))
-        before = label
+        end = offsets[last - 1][1]
+        if within and found[-1].label == kinds[kind] and begins[first, kind] <= continues[first, kind]:
+            found[-1] = Entity(found[-1].start, end, kinds[kind])
+        else:
+            found.append(Entity(offsets[first][0], end, kinds[kind]))
+        within = True
     return found
+
+
+def _words(words: Sequence[int | None]) -> Iterator[tuple[int, int]]:
+    """Ranges of tokens that are one word."""
+    first = 0
+    for index in range(1, len(words) + 1):
+        if index == len(words) or words[index] != words[first]:
+            if words[first] is not None:
+                yield first, index
+            first = index
 
 
 def merged(entities: Sequence[Entity]) -> list[Entity]:

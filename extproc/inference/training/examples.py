@@ -58,7 +58,7 @@ class Composer:
 
     def _guard_example(self) -> Example:
         kind = self._chance.choices(
-            ["attack", "indirect", "benign", "hard", "document"], weights=[0.31, 0.14, 0.21, 0.20, 0.14]
+            ["attack", "indirect", "benign", "hard", "document"], weights=[0.29, 0.12, 0.20, 0.27, 0.12]
         )[0]
         text = self._prompts.say(kind, self._chance)
         if self._chance.random() < 0.15:

@@ -24,11 +24,11 @@ Progress = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Schedule:
-    epochs: int = 2
-    learning_rate: float = 1e-3
+    epochs: int = 3
+    learning_rate: float = 2e-3
     warmup: float = 0.05
     weight_decay: float = 0.01
-    feature_dropout: float = 0.1
+    feature_dropout: float = 0.05
     entity_weight: float = 1.0
     injection_weight: float = 1.0
     complexity_weight: float = 0.3

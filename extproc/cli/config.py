@@ -5,6 +5,8 @@ import json
 import pathlib
 from typing import TYPE_CHECKING
 
+from extproc.cli.arguments import CommandFailed, refuse_two_runtimes
+
 if TYPE_CHECKING:
     from extproc.cli.arguments import Commands
 
@@ -19,12 +21,19 @@ def add_commands(commands: "Commands") -> None:
 
     envoy = commands.add_parser("envoy", help="print the Envoy bootstrap generated from a configuration")
     envoy.add_argument("file", type=pathlib.Path, metavar="FILE")
+    envoy.add_argument(
+        "--xds-dir",
+        type=pathlib.Path,
+        metavar="DIR",
+        help="write it as files that a running Envoy follows, and print the path of the bootstrap to start it with",
+    )
     envoy.set_defaults(run=_envoy)
 
 
 def _check(arguments: argparse.Namespace) -> int:
     from extproc import gateway_file
 
+    refuse_two_runtimes()
     loaded = gateway_file.load(arguments.file)
     print(f"{arguments.file}: valid, version {loaded.version}")
     return 0
@@ -41,5 +50,12 @@ def _schema(arguments: argparse.Namespace) -> int:
 def _envoy(arguments: argparse.Namespace) -> int:
     from extproc import gateway_file, mesh
 
-    print(mesh.bootstrap_yaml(gateway_file.load(arguments.file)), end="")
+    loaded = gateway_file.load(arguments.file)
+    if arguments.xds_dir is None:
+        print(mesh.bootstrap_yaml(loaded), end="")
+        return 0
+    try:
+        print(mesh.write_xds(loaded, arguments.xds_dir))
+    except OSError as error:
+        raise CommandFailed(f"can't write to {arguments.xds_dir}: {error.strerror}") from error
     return 0

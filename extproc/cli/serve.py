@@ -4,7 +4,7 @@ import argparse
 import pathlib
 from typing import TYPE_CHECKING
 
-from extproc.cli.arguments import add_config
+from extproc.cli.arguments import add_config, refuse_two_runtimes
 
 if TYPE_CHECKING:
     from extproc.cli.arguments import Commands
@@ -19,5 +19,6 @@ def add_commands(commands: "Commands") -> None:
 def _serve(arguments: argparse.Namespace) -> int:
     from extproc.supervisor import serve
 
+    refuse_two_runtimes()
     config: pathlib.Path = arguments.config
     return serve(config)

@@ -34,3 +34,9 @@ class PolicySettings(Section):
 
     on_failure: FailureMode = FailureMode.CLOSED
     """When the deadline passes or a dependency is lost: `closed` refuses the request, `open` goes on."""
+
+    @property
+    def uses_encoder(self) -> bool:
+        """With these settings the policy asks the encoder. Overridden by those that do: the model is loaded only for
+        them."""
+        return False

@@ -1,4 +1,5 @@
-"""The `kserve` dialect: models behind `/v2/models/M/infer`. Embeddings are translated, inference passes through.
+"""The `kserve` dialect: models behind `/v2/models/M/infer`. Embeddings are translated; inference, and what is asked
+about a model, pass through.
 
 An embedding model takes TEXT (BYTES, one per input) and gives EMBEDDING (FP32, one row per input), and
 NUM_TOKENS (INT32) if it counts them; the names are those of `triton_models/minilm`.
@@ -27,6 +28,7 @@ from extproc.dialects.interface import (
     UpstreamModel,
 )
 from extproc.dialects.kserve_api import HEADER_LENGTH, InferRequest
+from extproc.dialects.kserve_queries import ModelQuery, Question, public_metadata
 from extproc.dialects.openai_pool import JSON_HEADERS
 from extproc.dialects.openai_requests import EmbeddingsRequest, inputs_of
 from extproc.dialects.openai_wire import encode_json
@@ -57,7 +59,7 @@ class KservePool:
     operations = frozenset({Operation.EMBEDDINGS, Operation.INFER})
 
     def check(self, request: InferenceRequest) -> Rejection | None:
-        if isinstance(request, InferRequest):
+        if isinstance(request, InferRequest | ModelQuery):
             return None
         if not isinstance(request, EmbeddingsRequest):
             message = f"The model `{request.model}` does not serve {request.operation} requests."
@@ -75,14 +77,16 @@ class KservePool:
         base = f"/v2/models/{quote(model.name, safe='')}"
         if isinstance(request, InferRequest):
             return _pass_through(request, base)
+        if isinstance(request, ModelQuery):
+            return UpstreamCall(f"{base}{_version(request)}{request.question}", None)
         assert isinstance(request, EmbeddingsRequest), "check() comes first"
         texts = inputs_of(request.fields["input"])
         tensor = {"name": "TEXT", "shape": [len(texts), 1], "datatype": "BYTES", "data": texts}
         return UpstreamCall(f"{base}/infer", encode_json({"inputs": [tensor]}), JSON_HEADERS)
 
     def decoder(self, request: InferenceRequest, status: int, content_type: str) -> AnswerDecoder:
-        if isinstance(request, InferRequest):
-            return ErrorDecoder(status, _infer_judge(request)) if is_error(status) else PassThroughDecoder()
+        if isinstance(request, InferRequest | ModelQuery):
+            return ErrorDecoder(status, _judge(request)) if is_error(status) else _answer_decoder(request)
         if is_error(status):
             return ErrorDecoder(status, _embedding_rejection)
         assert isinstance(request, EmbeddingsRequest), "check() comes first"
@@ -91,14 +95,24 @@ class KservePool:
 
 
 def _pass_through(request: InferRequest, base: str) -> UpstreamCall:
-    version = "" if request.version is None else f"/versions/{request.version}"
+    path = f"{base}{_version(request)}/infer"
     body, header_bytes = request.body()
     if header_bytes is None:
-        return UpstreamCall(f"{base}{version}/infer", body, remove_headers=(HEADER_LENGTH,))
-    return UpstreamCall(f"{base}{version}/infer", body, ((HEADER_LENGTH, str(header_bytes)),))
+        return UpstreamCall(path, body, remove_headers=(HEADER_LENGTH,))
+    return UpstreamCall(path, body, ((HEADER_LENGTH, str(header_bytes)),))
 
 
-def _infer_judge(request: InferRequest) -> Callable[[int, Any], Rejection]:
+def _version(request: InferRequest | ModelQuery) -> str:
+    return "" if request.version is None else f"/versions/{request.version}"
+
+
+def _answer_decoder(request: InferRequest | ModelQuery) -> AnswerDecoder:
+    if isinstance(request, ModelQuery) and request.question is Question.METADATA:
+        return WholeAnswerDecoder(lambda body: public_metadata(body, request.model))
+    return PassThroughDecoder()
+
+
+def _judge(request: InferRequest | ModelQuery) -> Callable[[int, Any], Rejection]:
     """Triton's own verdict, save one: a version that the client asked for and that isn't there is not its failure."""
 
     def judge(status: int, content: Any) -> Rejection:

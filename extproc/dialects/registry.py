@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from urllib.parse import unquote
 
-from extproc.dialects import kserve_api, openai_api
+from extproc import __version__
+from extproc.dialects import kserve_api, kserve_queries, openai_api
 from extproc.dialects.interface import ClientApi, PoolDialect, RequestHead, Route
 from extproc.dialects.kserve_pool import KservePool
 from extproc.dialects.openai_pool import OpenAiPool
@@ -28,6 +29,7 @@ _DIALECTS: dict[str, PoolDialect] = {
     "kserve": KservePool(),
 }
 _MODELS = "/v1/models"
+_SERVER = "/v2"
 
 
 def resolve(head: RequestHead) -> Route:
@@ -36,8 +38,12 @@ def resolve(head: RequestHead) -> Route:
     api = _APIS.get(path)
     if api is None and kserve_api.parse_path(path) is not None:
         api = kserve_api.INFER
+    if api is None and kserve_queries.parse_path(path) is not None:
+        return Route(api=kserve_queries.QUERY, rejection=_unless(head, path, "GET"))
     if api is not None:
         return Route(api=api, rejection=_unless(head, path, "POST"))
+    if path == _SERVER:
+        return Route(describes_server=True, rejection=_unless(head, path, "GET"))
     if path == _MODELS:
         return Route(lists_models=True, rejection=_unless(head, path, "GET"))
     if path.startswith(f"{_MODELS}/"):
@@ -55,7 +61,7 @@ def error_body(source: RequestHead | ClientApi, rejection: Rejection) -> bytes:
     """The rejection in the shape of the client's API, known or guessed from its path."""
     if not isinstance(source, RequestHead):
         return source.error(rejection)
-    api: ClientApi = kserve_api.INFER if _path(source).startswith("/v2/") else openai_api.CHAT
+    api: ClientApi = kserve_api.INFER if f"{_path(source)}/".startswith(f"{_SERVER}/") else openai_api.CHAT
     return api.error(rejection)
 
 
@@ -67,6 +73,11 @@ def models_body(models: Iterable[tuple[str, int]]) -> bytes:
 def model_body(name: str, created_s: int) -> bytes:
     """The answer to `GET /v1/models/{name}`."""
     return encode_json(_model(name, created_s))
+
+
+def server_body() -> bytes:
+    """The answer to KServe's `GET /v2`. Of its extensions the gateway passes on one."""
+    return encode_json({"name": "extproc", "version": __version__, "extensions": ["binary_tensor_data"]})
 
 
 def _model(name: str, created_s: int) -> dict[str, str | int]:

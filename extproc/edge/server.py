@@ -1,36 +1,34 @@
 """The ext_proc gRPC service of one worker: serves streams, answers health checks, drains.
 
 Each stream is one coroutine that reads a message, has the session answer it, and reads the next: Envoy's side of the
-protocol is a conversation, and grpc.aio cancels the coroutine at once when Envoy gives the stream up, even while a
-policy waits.
+protocol is a conversation, and the coroutine is cancelled at once when Envoy gives the stream up, even while a policy
+waits.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import socket
 from collections.abc import Awaitable, Callable
-from typing import Any, Protocol
+from typing import Protocol
 
-import grpc
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from google.protobuf.message import DecodeError
 
-from extproc._pb.envoy.service.ext_proc.v3.external_processor_pb2 import ProcessingRequest, ProcessingResponse
+from extproc._pb.envoy.service.ext_proc.v3.external_processor_pb2 import ProcessingRequest
 from extproc.config.address import TcpAddress, UnixAddress
 from extproc.edge import codec
+from extproc.edge.calls import Call, CallFailed
+from extproc.edge.frames import Status
+from extproc.edge.health import Health
+from extproc.edge.http2 import Connection
 from extproc.errors import ProtocolError
 from extproc.exchange.messages import Event, Reply
 
 SERVICE = "envoy.service.ext_proc.v3.ExternalProcessor"
 
-_OPTIONS = (
-    ("grpc.max_receive_message_length", 16 << 20),  # one body message is what Envoy read at once, far below this
-    ("grpc.so_reuseport", 1),
-    ("grpc.max_concurrent_streams", 100_000),
-    ("grpc.keepalive_permit_without_calls", 1),
-    ("grpc.http2.min_recv_ping_interval_without_data_ms", 500),  # Envoy's keepalive finds a hung worker by pings
-    ("grpc.http2.max_ping_strikes", 0),
-)
+_BACKLOG = 1024
+_EVERY_IPV6 = "::"
 _log = logging.getLogger(__name__)
 
 
@@ -48,7 +46,6 @@ class Session(Protocol):
 
 
 Write = Callable[[Reply], Awaitable[None]]
-Stream = grpc.aio.ServicerContext[ProcessingRequest, ProcessingResponse]
 
 
 class Server:
@@ -57,50 +54,70 @@ class Server:
     def __init__(self, open_session: Callable[[Write], Session], on_protocol_error: Callable[[], None]) -> None:
         self._open_session = open_session
         self._on_protocol_error = on_protocol_error
-        self._health = health.aio.HealthServicer()
-        self._server = grpc.aio.server(options=_OPTIONS)
-        handler = grpc.stream_stream_rpc_method_handler(
-            self._process, ProcessingRequest.FromString, ProcessingResponse.SerializeToString
-        )
-        self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, {"Process": handler}),))
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        self._health = Health(frozenset({"", SERVICE}))
+        self._handlers = {f"/{SERVICE}/Process": self._process, **self._health.handlers}
+        self._connections: set[Connection] = set()
+        self._gone = asyncio.Event()  # all connections are
+        self._gone.set()
+        self._listener: asyncio.Server
 
     async def start(self, address: TcpAddress | UnixAddress) -> None:
-        """Listen and be healthy. Raises RuntimeError when the address can't be bound."""
-        self._server.add_insecure_port(str(address))
-        await self._server.start()
-        await self._say(health_pb2.HealthCheckResponse.SERVING)
+        """Listen and be healthy. Raises OSError when the address can't be bound."""
+        loop = asyncio.get_running_loop()
+        if isinstance(address, UnixAddress):
+            self._listener = await loop.create_unix_server(self._connect, address.path, backlog=_BACKLOG)
+        elif address.host == _EVERY_IPV6:  # and every IPv4 address, which asyncio would leave out
+            listener = socket.create_server(
+                (address.host, address.port), family=socket.AF_INET6, dualstack_ipv6=True, reuse_port=True
+            )
+            self._listener = await loop.create_server(self._connect, sock=listener, backlog=_BACKLOG)
+        else:
+            self._listener = await loop.create_server(
+                self._connect, address.host, address.port, backlog=_BACKLOG, reuse_port=True
+            )
+        self._health.serve()
 
     async def drain(self, grace_s: float) -> None:
         """Say that no more should come, let streams in flight end for at most `grace_s`, then stop."""
-        await self._say(health_pb2.HealthCheckResponse.NOT_SERVING)
-        await self._server.stop(grace_s)
+        self._health.drain()
+        self._listener.close()
+        for connection in self._connections:
+            connection.drain()
+        try:
+            async with asyncio.timeout(grace_s):
+                await self._gone.wait()
+        except TimeoutError:
+            for connection in self._connections:
+                connection.abort()
+            await self._gone.wait()
 
-    async def _say(self, status: Any) -> None:
-        for service in ("", SERVICE):
-            await self._health.set(service, status)
+    def _connect(self) -> Connection:
+        connection = Connection(self._handlers.get, self._disconnected)
+        self._connections.add(connection)
+        self._gone.clear()
+        return connection
 
-    async def _process(self, _: Any, stream: Stream) -> None:
+    def _disconnected(self, connection: Connection) -> None:
+        self._connections.discard(connection)
+        if not self._connections:
+            self._gone.set()
+
+    async def _process(self, call: Call) -> None:
         async def write(reply: Reply) -> None:
-            await stream.write(codec.encode(reply))
+            await call.write(codec.encode(reply).SerializeToString())
 
         session = self._open_session(write)
         try:
-            while isinstance(message := await stream.read(), ProcessingRequest):  # else: EOF
-                if await session.receive(codec.decode(message)):
+            while (message := await call.read()) is not None:
+                if await session.receive(codec.decode(ProcessingRequest.FromString(message))):
                     return  # closing the stream now saves Envoy and us the wait for its half-close
-        except ProtocolError as error:
+        except (ProtocolError, DecodeError) as error:
             self._on_protocol_error()
             _log.warning("protocol error: %s", error)
             session.fail()
-            await stream.abort(grpc.StatusCode.FAILED_PRECONDITION, "protocol error")
-        except asyncio.CancelledError:
-            raise
-        except grpc.aio.AbortError:
-            raise
+            raise CallFailed(Status.FAILED_PRECONDITION, "protocol error") from error
         except Exception:
-            _log.exception("stream failed")
             session.fail()
-            await stream.abort(grpc.StatusCode.INTERNAL, "internal error")
+            raise
         finally:
             session.cancel()

@@ -4,8 +4,7 @@ Theory of operation. Envoy runs the filter with both bodies FULL_DUPLEX_STREAMED
 arrive as they come, nothing waits for us, and no message timeout runs. We hold every reply until the request is
 complete, so that a route can be chosen from the body; then headers, body and trailers go back in that order, or all in
 one message that replaces the whole. The same holds for the response, except that its body may flow while it arrives.
-Two facts follow a fixed course and are kept
-apart: `_arrived` is how far Envoy has come, `_said` how far we have come.
+Two facts follow a fixed course and are kept apart: `_arrived` is how far Envoy has come, `_said` how far we have come.
 
     _arrived   START -> REQUEST_BODY -> REQUEST_ENDED -> RESPONSE_BODY -> RESPONSE_ENDED
     _said      HOLDING -> FORWARDED -> RESPONDING -> FINISHED        (an upstream answers)
@@ -52,7 +51,7 @@ from extproc.exchange.messages import (
 )
 
 # A body up to this size goes in one message. Envoy advises at most 64 KiB unless the gRPC client's limit is known; our
-# generated configuration leaves it unlimited, and each message costs some 45 us. A replaced body must also fit the
+# generated configuration leaves it unlimited, and each message has its price. A replaced body must also fit the
 # connection's buffer limit, which is 1 MiB unless it was raised.
 MAX_REPLY_BYTES = 1 << 19
 
@@ -143,10 +142,6 @@ class Exchange:
         Envoy's router keeps a body it was given in pieces for retries, and sends it twice when trailers follow.
         """
         return MAX_REPLY_BYTES if self._request_has_trailers else None
-
-    @property
-    def request_complete(self) -> bool:
-        return self._arrived is not Arrived.START and self._arrived is not Arrived.REQUEST_BODY
 
     @property
     def request_too_large(self) -> bool:

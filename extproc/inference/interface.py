@@ -28,10 +28,12 @@ class Encoder(Protocol):
     """Text in, encodings out; batched with whatever else is waiting."""
 
     def windows(self, text: str) -> Sequence[tuple[int, int]]:
-        """Overlapping ranges (code points) that cover `text`, each small enough for one pass."""
+        """Overlapping ranges (code points), in order, that cover `text`, each small enough for one pass; none for an
+        empty text. Cheap: nothing is tokenised, 200 KB take well under a millisecond."""
 
     async def encode(self, texts: Sequence[str], deadline_s: float) -> Sequence[Encoding]:
-        """One encoding per text, in order; a text longer than a window is cut to one.
+        """One encoding per text, in order, within `deadline_s` from now; of a text longer than a pass, its beginning.
 
-        Raises DependencyError: too slow, overloaded, unavailable.
+        Raises DependencyError (`encoder`): too slow, overloaded, unavailable. A deadline that can't be met fails at
+        once rather than at its end. Cancelling drops what has not begun.
         """

@@ -5,6 +5,8 @@ Neither the query of a URL, nor a header that can carry a secret, nor any text o
 Must not know: how the service comes by its fields.
 """
 
+import json
+
 from envoy_data_plane.envoy.config.accesslog.v3 import AccessLog
 from envoy_data_plane.envoy.config.core.v3 import (
     JsonFormatOptions,
@@ -31,12 +33,15 @@ SERVICE_FIELDS = (
     "cached_tokens",
     "ttft_ms",
     "termination",
+    "redacted",
 )
 """Keys of the dynamic metadata namespace that the service fills in; null in the log where it has not."""
 
+# The response's too, because what could not be read as a request is given one only there.
+_REQUEST_ID = json.dumps({"operators": [{"command": command, "param": "X-REQUEST-ID"} for command in ("REQ", "RESP")]})
 _ENVOY_FIELDS = {
     "time": "%START_TIME(%Y-%m-%dT%H:%M:%S.%3fZ)%",
-    "request_id": "%REQ(X-REQUEST-ID)%",
+    "request_id": f"%COALESCE({_REQUEST_ID})%",
     "traceparent": "%REQ(TRACEPARENT)%",
     "method": "%REQ(:METHOD)%",
     "path": f"%DYNAMIC_METADATA({names.CLIENT_NAMESPACE}:path)%",

@@ -50,8 +50,6 @@ from extproc.config import pools
 from extproc.config.pools import Balancing, DialectName, Pool
 from extproc.mesh import names, wire
 
-PROTOCOL_OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
-
 # Envoy's default, and what bounds a body chunk sent to the service well below gRPC's 4 MiB for a message.
 BUFFER_LIMIT_BYTES = 1024 * 1024
 _CONNECTION_IDLE_S = 300.0
@@ -84,7 +82,7 @@ def _cluster(name: str, pool: Pool, cluster: pools.Cluster) -> Cluster:
         outlier_detection=_outlier_detection(pool),
         circuit_breakers=_circuit_breakers(pool.circuit_breaker),
         common_lb_config=ClusterCommonLbConfig(healthy_panic_threshold=Percent(value=0)),
-        typed_extension_protocol_options={PROTOCOL_OPTIONS: Any.pack(_protocol(pool))},
+        typed_extension_protocol_options=wire.http_options(_protocol(pool)),
         upstream_connection_options=UpstreamConnectionOptions(
             tcp_keepalive=TcpKeepalive(keepalive_time=_KEEPALIVE_S, keepalive_interval=_KEEPALIVE_S)
         ),

@@ -27,6 +27,7 @@ from extproc.config.model import Gateway, GatewayConfig
 from extproc.mesh import names, wire
 from extproc.mesh.access_log import access_log, note_path
 from extproc.mesh.clusters import BUFFER_LIMIT_BYTES
+from extproc.mesh.health import readiness
 from extproc.mesh.local_replies import local_replies
 from extproc.mesh.processor import processor_filter
 from extproc.mesh.routes import routes
@@ -63,7 +64,7 @@ def connection_manager(config: GatewayConfig) -> HttpConnectionManager:
     gateway, traces = config.gateway, config.telemetry.tracing
     return HttpConnectionManager(
         stat_prefix="gateway",
-        http_filters=[note_path(), processor_filter(config), _router()],
+        http_filters=[note_path(), readiness(), processor_filter(config), _router()],
         early_header_mutation_extensions=[client_headers()],
         access_log=[access_log(gateway.access_log)] if gateway.access_log else [],
         local_reply_config=local_replies(),

@@ -15,7 +15,12 @@ from envoy_data_plane.envoy.config.accesslog.v3 import (
     ResponseFlagFilter,
     StatusCodeFilter,
 )
-from envoy_data_plane.envoy.config.core.v3 import DataSource, RuntimeUInt32, SubstitutionFormatString
+from envoy_data_plane.envoy.config.core.v3 import (
+    DataSource,
+    HeaderValueOption,
+    RuntimeUInt32,
+    SubstitutionFormatString,
+)
 from envoy_data_plane.envoy.extensions.access_loggers.filters.cel.v3 import ExpressionFilter
 from envoy_data_plane.envoy.extensions.filters.network.http_connection_manager.v3 import (
     LocalReplyConfig,
@@ -30,6 +35,11 @@ _RETRY_AFTER_S = 1
 # What the service answers itself is a local reply too, with the details that the service gives it, if any. Those
 # that Envoy gives are never empty, and those of the ext_proc filter's own failures begin with `ext_proc_`.
 _FROM_SERVICE = "response.code_details == '' || response.code_details.startsWith('extproc.')"
+
+
+def _request_id() -> HeaderValueOption:
+    """An id for what had none, because it could not be read as a request; Envoy replaces it by the request's own."""
+    return wire.set_header("x-request-id", "%UNIQUE_ID%")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -49,7 +59,7 @@ _ERRORS = (
     _Error(
         "upstream_unavailable",
         "No model server could be reached.",
-        flags=("UH", "UF", "UC", "UR", "URX", "LH", "NC"),
+        flags=("UH", "UF", "UC", "UR", "URX", "NC"),
         status=503,
     ),
     _Error("timeout", "The model server took too long.", flags=("UT",), status=504),
@@ -89,7 +99,9 @@ def _mapper(error: _Error) -> ResponseMapper:
     status = error.status or error.statuses[0]
     kind = "invalid_request_error" if status < 500 else "server_error"
     body = {"error": {"message": error.message, "type": kind, "param": None, "code": error.code}}
-    retry_after = [wire.set_header("retry-after", str(_RETRY_AFTER_S))] if status in {429, 503} else []
+    headers = [_request_id()]
+    if status in {429, 503}:
+        headers.append(wire.set_header("retry-after", str(_RETRY_AFTER_S)))
     return ResponseMapper(
         filter=_matches(error),
         status_code=error.status,
@@ -97,7 +109,7 @@ def _mapper(error: _Error) -> ResponseMapper:
         body_format_override=SubstitutionFormatString(
             text_format_source=DataSource(inline_string="%LOCAL_REPLY_BODY%"), content_type="application/json"
         ),
-        headers_to_add=retry_after,
+        headers_to_add=headers,
     )
 
 

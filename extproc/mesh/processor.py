@@ -27,12 +27,6 @@ from envoy_data_plane.envoy.config.core.v3 import (
     RetryPolicyRetryHostPredicate,
     TypedExtensionConfig,
 )
-from envoy_data_plane.envoy.config.endpoint.v3 import (
-    ClusterLoadAssignment,
-    Endpoint,
-    LbEndpoint,
-    LocalityLbEndpoints,
-)
 from envoy_data_plane.envoy.extensions.filters.http.composite.v3 import Composite, ExecuteFilterAction
 from envoy_data_plane.envoy.extensions.filters.http.ext_proc.v3 import (
     ExternalProcessor,
@@ -45,10 +39,6 @@ from envoy_data_plane.envoy.extensions.filters.http.ext_proc.v3 import (
 )
 from envoy_data_plane.envoy.extensions.filters.network.http_connection_manager.v3 import HttpFilter
 from envoy_data_plane.envoy.extensions.retry.host.previous_hosts.v3 import PreviousHostsPredicate
-from envoy_data_plane.envoy.extensions.upstreams.http.v3 import (
-    HttpProtocolOptions,
-    HttpProtocolOptionsExplicitHttpConfig,
-)
 from envoy_data_plane.envoy.type.matcher.v3 import HttpRequestHeaderMatchInput
 from envoy_data_plane.envoy.type.v3 import HttpStatus, Percent, StatusCode
 from envoy_data_plane.google.protobuf import Any
@@ -139,21 +129,18 @@ def _once_requested(filter_config: TypedExtensionConfig) -> HttpFilter:
     )
     requested = MatcherMatcherListFieldMatcher(predicate=has_method, on_match=execute)
     composite = Composite(matcher=Matcher(matcher_list=MatcherMatcherList(matchers=[requested])))
-    return HttpFilter(name="envoy.filters.http.composite", typed_config=Any.pack(composite))
+    return HttpFilter(name=names.PROCESSOR_FILTER, typed_config=Any.pack(composite))
 
 
 def processor_cluster(config: GatewayConfig) -> Cluster:
     addresses = config.service.addresses
     named = any(isinstance(address, TcpAddress) and not address.is_ip for address in addresses)
-    endpoints = [LbEndpoint(endpoint=Endpoint(address=wire.address(address))) for address in addresses]
     return Cluster(
         name=names.PROCESSOR_CLUSTER,
         type=ClusterDiscoveryType.STRICT_DNS if named else ClusterDiscoveryType.STATIC,
         connect_timeout=wire.seconds(1),
         lb_policy=ClusterLbPolicy.LEAST_REQUEST,
-        load_assignment=ClusterLoadAssignment(
-            cluster_name=names.PROCESSOR_CLUSTER, endpoints=[LocalityLbEndpoints(lb_endpoints=endpoints)]
-        ),
+        load_assignment=wire.load_assignment(names.PROCESSOR_CLUSTER, addresses),
         # One stream per request of any client, however long it takes: the limit on requests is elsewhere.
         circuit_breakers=CircuitBreakers(
             thresholds=[
@@ -166,21 +153,18 @@ def processor_cluster(config: GatewayConfig) -> Cluster:
         close_connections_on_host_health_failure=True,
         # No worker healthy means refuse at once, not try one of them anyway and wait for it.
         common_lb_config=ClusterCommonLbConfig(healthy_panic_threshold=Percent(value=0)),
-        typed_extension_protocol_options={
-            "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": Any.pack(_protocol(config))
-        },
+        typed_extension_protocol_options=wire.http2_options(_http2(config)),
     )
 
 
-def _protocol(config: GatewayConfig) -> HttpProtocolOptions:
+def _http2(config: GatewayConfig) -> Http2ProtocolOptions:
     shares_port = config.service.workers > len(config.service.addresses)
-    http2 = Http2ProtocolOptions(
+    return Http2ProtocolOptions(
         connection_keepalive=KeepaliveSettings(
             interval=wire.seconds(_PING_INTERVAL_S), timeout=wire.seconds(_PING_TIMEOUT_S)
         ),
         max_concurrent_streams=_STREAMS_PER_CONNECTION if shares_port else None,
     )
-    return HttpProtocolOptions(explicit_http_config=HttpProtocolOptionsExplicitHttpConfig(http2_protocol_options=http2))
 
 
 def _health_check() -> HealthCheck:

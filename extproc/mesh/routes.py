@@ -29,6 +29,7 @@ from extproc.config.model import GatewayConfig
 from extproc.config.policy import FailureMode
 from extproc.config.pools import DialectName, Pool
 from extproc.mesh import names, wire
+from extproc.mesh.health import health_routes
 
 # Failures before an upstream can have begun to answer; `reset-before-request` means that not even the whole
 # request had been sent. A 503 is Triton's refusal to take a request (model not ready, queue full).
@@ -50,7 +51,7 @@ _NOT_FOR_UPSTREAMS = [
 
 
 def routes(config: GatewayConfig) -> RouteConfiguration:
-    every = [_stamped(name, pool, config) for name, pool in config.pools.items()]
+    every = [*health_routes(), *(_stamped(name, pool, config) for name, pool in config.pools.items())]
     if config.service.on_failure is FailureMode.OPEN and config.gateway.default_pool is not None:
         name = config.gateway.default_pool
         every.append(_pool_route("unstamped", RouteMatch(prefix="/"), name, config.pools[name], config))

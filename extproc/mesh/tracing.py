@@ -5,12 +5,6 @@ Must not know: what the service adds to a trace.
 
 from envoy_data_plane.envoy.config.cluster.v3 import Cluster, ClusterDiscoveryType
 from envoy_data_plane.envoy.config.core.v3 import Http2ProtocolOptions, TypedExtensionConfig
-from envoy_data_plane.envoy.config.endpoint.v3 import (
-    ClusterLoadAssignment,
-    Endpoint,
-    LbEndpoint,
-    LocalityLbEndpoints,
-)
 from envoy_data_plane.envoy.config.trace.v3 import OpenTelemetryConfig, TracingHttp
 from envoy_data_plane.envoy.extensions.filters.network.http_connection_manager.v3 import (
     HttpConnectionManagerTracing,
@@ -18,10 +12,6 @@ from envoy_data_plane.envoy.extensions.filters.network.http_connection_manager.v
 from envoy_data_plane.envoy.extensions.tracers.opentelemetry.samplers.v3 import (
     ParentBasedSamplerConfig,
     TraceIdRatioBasedSamplerConfig,
-)
-from envoy_data_plane.envoy.extensions.upstreams.http.v3 import (
-    HttpProtocolOptions,
-    HttpProtocolOptionsExplicitHttpConfig,
 )
 from envoy_data_plane.envoy.type.v3 import FractionalPercent, FractionalPercentDenominatorType, Percent
 from envoy_data_plane.google.protobuf import Any
@@ -66,16 +56,10 @@ def _sampler(percent: float) -> TypedExtensionConfig:
 
 def collector_cluster(settings: Tracing) -> Cluster:
     collector = settings.otlp_grpc
-    http2 = HttpProtocolOptions(
-        explicit_http_config=HttpProtocolOptionsExplicitHttpConfig(http2_protocol_options=Http2ProtocolOptions())
-    )
-    endpoint = LbEndpoint(endpoint=Endpoint(address=wire.address(collector)))
     return Cluster(
         name=names.COLLECTOR_CLUSTER,
         type=ClusterDiscoveryType.STATIC if collector.is_ip else ClusterDiscoveryType.STRICT_DNS,
         connect_timeout=wire.seconds(1),
-        load_assignment=ClusterLoadAssignment(
-            cluster_name=names.COLLECTOR_CLUSTER, endpoints=[LocalityLbEndpoints(lb_endpoints=[endpoint])]
-        ),
-        typed_extension_protocol_options={"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": Any.pack(http2)},
+        load_assignment=wire.load_assignment(names.COLLECTOR_CLUSTER, [collector]),
+        typed_extension_protocol_options=wire.http2_options(Http2ProtocolOptions()),
     )

@@ -82,8 +82,12 @@ def _keep_leaving_routes(host: dict[str, Json], last: Iterable[Json]) -> None:
     Only what matches a stamp stays: a route for everything else must end with the configuration that allowed it.
     """
     wanted = {route["name"] for route in host["routes"]}
-    leaving = [route for route in last if route["name"] not in wanted and "headers" in route["match"]]
+    leaving = [route for route in last if route["name"] not in wanted and _wants_stamp(route)]
     host["routes"] = [{**route, "name": _LEAVING + route["name"]} for route in leaving] + host["routes"]
+
+
+def _wants_stamp(route: Json) -> bool:
+    return any(header["name"] == names.POOL_HEADER for header in route["match"].get("headers", ()))
 
 
 def _leaving_clusters(wanted: Iterable[Json], last: Iterable[Json], last_routes: list[Json]) -> list[Json]:

@@ -8,6 +8,8 @@ from msgspec import Struct, field
 
 from extproc.dialects.interface import InferenceRequest, RequestHead, Route, TokenTotals
 from extproc.policies.limit_hold import Hold
+from extproc.policies.redact_exchange import Redaction
+from extproc.policies.scan import Scan
 from extproc.principal import ANONYMOUS, Principal
 from extproc.routing.catalog import Model, Pool
 
@@ -41,13 +43,15 @@ class RequestContext:
     principal: Principal = ANONYMOUS  # identify
     request: InferenceRequest  # journey (parsing)
     model: Model  # journey (parsing)
+    scan: Scan | None = None  # scan: the encoder at work on its texts; None: there is no encoder
     pool: Pool | None = None  # route
     prompt_tokens: int | None = None  # count_tokens
     default_output_tokens: int = 0  # count_tokens
     admitted: bool = False  # account: no request policy before it has refused the request, so it goes to the model
     governed: bool = False  # limit: its caller is known, so that its attempt counts
     held: Hold | None = None  # limit: what it reserved
-    reason: str = ""  # journey: why it was refused or failed; limit: that it was cut
+    redaction: Redaction | None = None  # redact: its placeholders and its counts
+    reason: str = ""  # journey: why it was refused or failed; limit, redact: that it was cut
 
     def __init__(self, head: RequestHead, arrived_s: float, arrived_wall_s: float) -> None:
         self.__dict__.update(
@@ -78,7 +82,7 @@ class RequestContext:
         """What is asked for, for labels: an operation, `models`, or `none` where the path is not ours."""
         if self.route.api is not None:
             return self.route.api.operation
-        return "models" if self.route.lists_models or self.route.model_id is not None else "none"
+        return "models" if self.route.answered_here else "none"
 
     @property
     def stream(self) -> bool:

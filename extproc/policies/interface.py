@@ -1,4 +1,4 @@
-"""What a policy is: four small protocols, of which it implements those it needs, and the verdicts it may give.
+"""What a policy is: five small protocols, of which it implements those it needs, and the verdicts it may give.
 
 A policy is constructed once per configuration version as `Policy(settings, services)` and shared by all exchanges, so
 it keeps nothing about one exchange: that belongs in the `RequestContext`.
@@ -13,14 +13,17 @@ from typing import Any, ClassVar, Protocol
 
 from msgspec import Struct
 
+from extproc.audit.record import AuditTrail, NoTrail
 from extproc.clock import Clock
 from extproc.config.policy import PolicySettings
 from extproc.dialects.answer import AnswerEvent
+from extproc.inference.interface import Encoder
 from extproc.limits import Limiter
 from extproc.policies.context import RequestContext
 from extproc.principal import Principal
 from extproc.rejection import Rejection
 from extproc.routing.catalog import Catalog
+from extproc.routing.pressure import Calm, Pressure
 from extproc.telemetry.metrics import Metrics
 
 
@@ -77,6 +80,13 @@ class RequestPolicy(Policy, Protocol):
     async def on_request(self, ctx: RequestContext) -> Verdict: ...
 
 
+class ReplyPolicy(Policy, Protocol):
+    """Has a last word before the gateway answers by itself: a refusal, or an answer that needs no model. It can add
+    headers; the answer stands."""
+
+    async def on_reply(self, ctx: RequestContext) -> None: ...
+
+
 class AnswerPolicy(Policy, Protocol):
     """Reads or rewrites the answer as it passes; a Reject ends it there.
 
@@ -120,7 +130,10 @@ class UsageRecorder(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Services:
-    """What policies may ask for. Another dependency is one more field here, filled in `app`."""
+    """What policies may ask for. Another dependency is one more field here, filled in `app`.
+
+    `encoder` is None unless a policy that is on says `uses_encoder`.
+    """
 
     catalog: Catalog
     keys: KeyDirectory
@@ -128,4 +141,7 @@ class Services:
     usage: UsageRecorder
     limiter: Limiter
     config_version: str
+    audit: AuditTrail = field(default_factory=NoTrail)
+    encoder: Encoder | None = None
     clock: Clock = field(default_factory=Clock)
+    pressure: Pressure = field(default_factory=Calm)

@@ -1,11 +1,11 @@
-"""Answers `GET /v1/models[/{id}]` with the models this caller may use."""
+"""Answers what the gateway itself knows: `GET /v1/models[/{id}]` with the models this caller may use, and `GET /v2`."""
 
 from __future__ import annotations
 
 from typing import ClassVar
 
 from extproc.config.policy import PolicySettings
-from extproc.dialects.registry import model_body, models_body
+from extproc.dialects.registry import model_body, models_body, server_body
 from extproc.policies.context import RequestContext
 from extproc.policies.interface import CONTINUE, Reject, Respond, Services, Verdict
 from extproc.rejection import model_not_found
@@ -21,8 +21,10 @@ class ListModels:
 
     async def on_head(self, ctx: RequestContext) -> Verdict:
         wanted = ctx.route.model_id
-        if wanted is None and not ctx.route.lists_models:
+        if not ctx.route.answered_here:
             return CONTINUE
+        if ctx.route.describes_server:
+            return _json(server_body())
         usable = [(name, at) for name, at in self._created.items() if ctx.principal.may_use(name)]
         if wanted is None:
             return _json(models_body(usable))

@@ -1,5 +1,5 @@
 """THE journey: which policies run, in which order, and the one runner that gives each its mode, deadline, failure
-mode and metrics. A new policy is one line in one (or more) of the four lists below.
+mode and metrics. A new policy is one line in one (or more) of the five lists below.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from extproc.policies.interface import (
     HeadPolicy,
     Policy,
     Reject,
+    ReplyPolicy,
     RequestPolicy,
     Services,
     Termination,
@@ -32,7 +33,10 @@ from extproc.policies.interface import (
 )
 from extproc.policies.limit import LimitRequests
 from extproc.policies.list_models import ListModels
+from extproc.policies.redact import Redact
+from extproc.policies.require_audit import RequireAudit
 from extproc.policies.route import Route
+from extproc.policies.scan_texts import ScanTexts
 from extproc.policies.validate import Validate
 from extproc.rejection import overloaded
 
@@ -45,22 +49,30 @@ ON_HEAD: tuple[type[HeadPolicy], ...] = (
 )
 # On the whole, parsed request. Guard before charge: what refuses comes before what costs.
 ON_REQUEST: tuple[type[RequestPolicy], ...] = (
+    RequireAudit,
     Validate,
+    ScanTexts,
     Route,
     CountTokens,
+    Redact,
     LimitRequests,
     Account,
 )
-# On every piece of the answer. `limit` may end it, and what ends is counted after that.
+# Before an answer of the gateway's own: a refusal counts as an attempt, and is told what is left.
+ON_REPLY: tuple[type[ReplyPolicy], ...] = (LimitRequests,)
+# On every piece of the answer. `limit` may end it; then `redact` lets go what it holds; and what goes is counted.
 ON_ANSWER: tuple[type[AnswerPolicy], ...] = (
     LimitRequests,
+    Redact,
     CountTokens,
 )
 # Once, when the exchange is over: the last count; what it was, on record with what is owed for it; then that is paid.
 ON_CLOSE: tuple[type[ClosePolicy], ...] = (
+    ScanTexts,
     CountTokens,
     Account,
     LimitRequests,
+    Redact,
 )
 
 POLICIES: Mapping[str, type[Policy]] = {
@@ -104,6 +116,7 @@ class Pipeline:
     request: tuple[Step, ...]
     answer: tuple[Step, ...]
     close: tuple[Step, ...]
+    reply: tuple[Step, ...] = ()
 
     async def on_head(self, ctx: RequestContext) -> Verdict:
         """The first verdict that is not Continue, or Continue."""
@@ -133,6 +146,17 @@ class Pipeline:
             elif not isinstance(passed, Continue) and not step.shadow:
                 events = passed
         return events
+
+    async def on_reply(self, ctx: RequestContext) -> None:
+        """What is lost or goes wrong here doesn't change the answer."""
+        for step in self.reply:
+            try:
+                await step.within_deadline(step.run(ctx))
+            except (DependencyError, TimeoutError) as error:
+                self._failed(step, ctx, error)
+            except Exception:
+                self.services.metrics.policy_failed(step.name)
+                _log.exception("policy %s failed", step.name, extra={"request_id": ctx.request_id})
 
     async def on_close(self, ctx: RequestContext, termination: Termination) -> None:
         """Every finalizer runs, whatever happened to the one before it."""
@@ -181,9 +205,31 @@ class Pipeline:
         self.services.metrics.verdict(step.name, type(verdict).__name__.lower(), step.settings.mode, reason)
 
 
+def _with_defaults(settings: Mapping[str, PolicySettings]) -> dict[str, PolicySettings]:
+    return {name: settings.get(name) or policy.settings_type() for name, policy in POLICIES.items()}
+
+
+def needs_encoder(settings: Mapping[str, PolicySettings]) -> bool:
+    """Some policy that is on asks the encoder."""
+    return any(own.uses_encoder and own.mode is not PolicyMode.OFF for own in _with_defaults(settings).values())
+
+
+def prepare(settings: Mapping[str, PolicySettings]) -> None:
+    """Make what takes a policy long to make, so that `build` finds it made. For a thread beside the event loop.
+
+    Such a policy has a class method `prepare(settings)`, which makes it and keeps it.
+    """
+    for name, own in _with_defaults(settings).items():
+        make = getattr(POLICIES[name], "prepare", None)
+        if make is not None and own.mode is not PolicyMode.OFF:
+            make(own)
+
+
 def build(settings: Mapping[str, PolicySettings], services: Services) -> Pipeline:
     """The pipeline of one configuration; a policy without a section has its defaults."""
-    chosen = {name: settings.get(name) or policy.settings_type() for name, policy in POLICIES.items()}
+    chosen = _with_defaults(settings)
+    if services.encoder is None:
+        del chosen[ScanTexts.name]  # it would have nothing to do, in every exchange
     policies = {name: POLICIES[name](own, services) for name, own in chosen.items() if own.mode is not PolicyMode.OFF}
 
     def phase(listed: Sequence[type[Policy]], method: str) -> tuple[Step, ...]:
@@ -199,4 +245,5 @@ def build(settings: Mapping[str, PolicySettings], services: Services) -> Pipelin
         phase(ON_REQUEST, "on_request"),
         phase(ON_ANSWER, "on_answer"),
         phase(ON_CLOSE, "on_close"),
+        phase(ON_REPLY, "on_reply"),
     )

@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 import envoy
 
 from extproc import gateway_file, mesh
+from extproc.config.encoder import EncoderBackend
 from extproc.config.model import GatewayConfig, Tier
 from extproc.inference import minilm
 from extproc.stack import artifact, redis, triton
@@ -30,6 +31,7 @@ from extproc.stores.keys import KeyHasher, KeyStore
 REDIS, TRITON_A, TRITON_B, SERVICE, ENVOY = "redis", "triton-a", "triton-b", "service", "envoy"
 
 _MODELS = ("demo_llm", "minilm")
+_ENCODER = "encoder"
 _REPOSITORY = pathlib.Path(__file__).resolve().parents[2] / "triton_models"
 _START_TIMEOUT_S = {REDIS: 15.0, TRITON_A: 60.0, TRITON_B: 60.0, SERVICE: 30.0, ENVOY: 30.0}
 _STOP_GRACE_S = {REDIS: 10.0, TRITON_A: 15.0, TRITON_B: 15.0, SERVICE: 40.0, ENVOY: 5.0}
@@ -151,7 +153,7 @@ class Stack:
         return next((process for process in processes if process.exit_code is not None), None)
 
     def close(self) -> None:
-        """Stop everything in reverse order and leave nothing behind. Again is harmless."""
+        """Stop everything in reverse order and leave no process behind. Again is harmless."""
         for name in reversed(self._components):
             self.stop(name)
         self._components.clear()
@@ -189,8 +191,9 @@ class Stack:
         self._add(REDIS, (*command, *arguments), {}, lambda: redis.is_ready(socket_path))
 
     def _add_triton(self, name: str, install: TritonInstall, ports: TritonPorts) -> None:
+        models = (*_MODELS, _ENCODER) if self.config.encoder.backend is EncoderBackend.TRITON else _MODELS
         command, environment = triton.triton_command(
-            install, ports=ports, repository=_REPOSITORY, models=_MODELS, minilm_dir=minilm.default_folder()
+            install, ports=ports, repository=_REPOSITORY, models=models, minilm_dir=minilm.default_folder()
         )
         self._add(name, command, environment, lambda: answers_ok("127.0.0.1", ports.http, "/v2/health/ready"))
 

@@ -26,6 +26,9 @@ _DURATION_S = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24
 _FIRST_TOKEN_S = (0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0)
 _PER_TOKEN_S = (0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0, 2.5)
 _POLICY_S = (0.00001, 0.00003, 0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
+_ENCODER_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
+_PROVIDERS = ("cpu", "cuda", "triton")
+_BATCH_TEXTS = (1, 2, 4, 8, 16, 32, 64, 128)
 _OVERHEAD_S = (0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0)
 _MODEL = ("gen_ai_operation_name", "gen_ai_request_model", "gen_ai_provider_name")
 _PROVIDER = "triton"
@@ -52,6 +55,90 @@ def pin_process() -> None:
         values.ValueClass = values.MultiProcessValue(lambda: process_id)  # type: ignore[no-untyped-call]
 
 
+class _ModelMetrics:
+    """The GenAI metrics, which are by operation and model."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        def histogram(name: str, text: str, label: tuple[str, ...], buckets: tuple[float, ...]) -> Histogram:
+            return Histogram(name, text, (*_MODEL, *label), buckets=buckets, registry=registry)
+
+        self._tokens = histogram("gen_ai_client_token_usage", "Tokens per request.", ("gen_ai_token_type",), _TOKENS)
+        self._duration = histogram(
+            "gen_ai_server_request_duration_seconds", "Request headers to the end of the answer.", ("error_type",),
+            _DURATION_S,
+        )  # fmt: skip
+        self._first_token = histogram(
+            "gen_ai_server_time_to_first_token_seconds", "Request headers to the first answer bytes.", (),
+            _FIRST_TOKEN_S,
+        )  # fmt: skip
+        self._per_token = histogram(
+            "gen_ai_server_time_per_output_token_seconds", "Streamed time per token after the first.", (), _PER_TOKEN_S
+        )
+        # Looking a child up by its labels costs more than counting in it.
+        self.series = functools.cache(self._make_series)
+        self.duration = functools.cache(
+            lambda operation, model, error: self._duration.labels(operation, model, _PROVIDER, error)
+        )
+
+    def _make_series(self, operation: str, model: str) -> _ModelSeries:
+        labels = (operation, model, _PROVIDER)
+        return _ModelSeries(
+            self._tokens.labels(*labels, "input"),
+            self._tokens.labels(*labels, "output"),
+            self._first_token.labels(*labels),
+            self._per_token.labels(*labels),
+        )
+
+
+class EncoderMetrics:
+    """The encoder's series. Its methods may be called from any thread."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._waiting = Gauge(
+            "extproc_encoder_waiting", "Texts that wait for the encoder.", registry=registry,
+            multiprocess_mode="livesum",
+        )  # fmt: skip
+        self._batch_texts = Histogram(
+            "extproc_encoder_batch_texts", "Texts computed together.", buckets=_BATCH_TEXTS, registry=registry
+        )
+        self._batch_s = Histogram(
+            "extproc_encoder_batch_duration_seconds", "One pass of the model.", buckets=_ENCODER_S, registry=registry
+        )
+        self._call_s = Histogram(
+            "extproc_encoder_duration_seconds", "From asking the encoder to its answer.", buckets=_ENCODER_S,
+            registry=registry,
+        )  # fmt: skip
+        self._failures = Counter(
+            "extproc_encoder_failures_total", "Calls of the encoder that failed.", ("reason",), registry=registry
+        )
+        self._provider = Gauge(
+            "extproc_encoder_provider", "1 for where the encoder runs.", ("provider",), registry=registry,
+            multiprocess_mode="livemax",
+        )  # fmt: skip
+
+    def waiting(self, more: int) -> None:
+        """So many more wait; or fewer."""
+        self._waiting.inc(more)
+
+    def ran(self, texts: int, seconds: float) -> None:
+        """One batch."""
+        self._batch_texts.observe(texts)
+        self._batch_s.observe(seconds)
+
+    def took(self, seconds: float) -> None:
+        """One call that was answered."""
+        self._call_s.observe(seconds)
+
+    def failed(self, reason: str) -> None:
+        """`reason` is one of `inference.failure.Reason`."""
+        self._failures.labels(reason).inc()
+
+    def provider(self, name: str) -> None:
+        """It runs there now: `cpu`, `cuda`, `triton`, or "" for nowhere."""
+        for one in _PROVIDERS:
+            self._provider.labels(one).set(1 if one == name else 0)
+
+
 class Metrics:
     """The service's metrics in one registry, with the few verbs the rest of the house uses."""
 
@@ -60,36 +147,20 @@ class Metrics:
         self._own: dict[str, Histogram] = {}
         self._own_counters: dict[str, Counter] = {}
 
-        def histogram(name: str, text: str, labels: tuple[str, ...], buckets: tuple[float, ...]) -> Histogram:
-            return Histogram(name, text, labels, buckets=buckets, registry=registry)
-
-        def counter(name: str, text: str, labels: tuple[str, ...]) -> Counter:
+        def counter(name: str, text: str, labels: tuple[str, ...] = ()) -> Counter:
             return Counter(name, text, labels, registry=registry)
 
-        self._token_usage = histogram(
-            "gen_ai_client_token_usage", "Tokens per request.", (*_MODEL, "gen_ai_token_type"), _TOKENS
-        )
-        self._duration = histogram(
-            "gen_ai_server_request_duration_seconds",
-            "Request headers to the end of the answer.",
-            (*_MODEL, "error_type"),
-            _DURATION_S,
-        )
-        self._first_token = histogram(
-            "gen_ai_server_time_to_first_token_seconds", "Request headers to the first answer bytes.", _MODEL,
-            _FIRST_TOKEN_S,
-        )  # fmt: skip
-        self._per_token = histogram(
-            "gen_ai_server_time_per_output_token_seconds", "Streamed time per token after the first.", _MODEL,
-            _PER_TOKEN_S,
-        )  # fmt: skip
-        self._exchanges = counter(
+        self._models = _ModelMetrics(registry)
+        exchanges = counter(
             "extproc_exchanges_total", "Exchanges ended.", ("operation", "model", "pool", "termination", "reason")
         )
-        self._overhead = histogram("extproc_overhead_seconds", "Time a request spent in this service.", (), _OVERHEAD_S)
-        self._policy_seconds = histogram(
-            "extproc_policy_duration_seconds", "Time one exchange spent in one policy.", ("policy",), _POLICY_S
+        self._overhead = Histogram(
+            "extproc_overhead_seconds", "Time a request spent in this service.", buckets=_OVERHEAD_S, registry=registry
         )
+        policy_seconds = Histogram(
+            "extproc_policy_duration_seconds", "Time one exchange spent in one policy.", ("policy",),
+            buckets=_POLICY_S, registry=registry,
+        )  # fmt: skip
         self._verdicts = counter(
             "extproc_verdicts_total", "Verdicts other than continue.", ("policy", "verdict", "mode", "reason")
         )
@@ -98,12 +169,11 @@ class Metrics:
             ("policy", "dependency"),
         )  # fmt: skip
         self._reloads = counter("extproc_config_reloads_total", "Configuration reloads.", ("outcome",))
-        self._protocol_errors = counter(
-            "extproc_protocol_errors_total", "Streams on which Envoy broke its contract.", ()
-        )
+        self._protocol_errors = counter("extproc_protocol_errors_total", "Streams on which Envoy broke its contract.")
         self._ledger_lost = counter(
-            "extproc_ledger_lost_total", "Usage events that are in the log alone: the ledger's spool took no more.", ()
+            "extproc_ledger_lost_total", "Usage events that are in the log alone: the ledger's spool took no more."
         )
+        self._audit_lost = counter("extproc_audit_lost_total", "Audit records that were never written.", ())
         self.in_flight = Gauge(
             "extproc_streams_in_flight", "Exchanges now open.", registry=registry, multiprocess_mode="livesum"
         )
@@ -111,23 +181,9 @@ class Metrics:
             "extproc_degraded", "1 while a policy does without a dependency.", ("policy",), registry=registry,
             multiprocess_mode="livemax",
         )  # fmt: skip
-
-        # Looking a child up by its labels costs more than counting in it.
-        self._exchange_count = functools.cache(self._exchanges.labels)
-        self._duration_of = functools.cache(
-            lambda operation, model, error: self._duration.labels(operation, model, _PROVIDER, error)
-        )
-        self._policy_duration = functools.cache(self._policy_seconds.labels)
-        self._model_series = functools.cache(self._make_model_series)
-
-    def _make_model_series(self, operation: str, model: str) -> _ModelSeries:
-        labels = (operation, model, _PROVIDER)
-        return _ModelSeries(
-            self._token_usage.labels(*labels, "input"),
-            self._token_usage.labels(*labels, "output"),
-            self._first_token.labels(*labels),
-            self._per_token.labels(*labels),
-        )
+        self._exchange_count = functools.cache(exchanges.labels)
+        self._policy_duration = functools.cache(policy_seconds.labels)
+        self.encoder = EncoderMetrics(registry)
 
     def histogram(self, name: str, text: str, buckets: tuple[float, ...]) -> Histogram:
         """A policy's own histogram, without labels; the same one again after a reload."""
@@ -148,8 +204,8 @@ class Metrics:
         self._overhead.observe(progress.overhead_s)
         if not model:
             return
-        series = self._model_series(ctx.operation, model)
-        self._duration_of(ctx.operation, model, ctx.reason).observe(duration_s)
+        series = self._models.series(ctx.operation, model)
+        self._models.duration(ctx.operation, model, ctx.reason).observe(duration_s)
         output_tokens = progress.totals.completion_tokens
         if progress.totals.prompt_tokens:
             series.input_tokens.observe(progress.totals.prompt_tokens)
@@ -180,6 +236,9 @@ class Metrics:
 
     def ledger_lost(self) -> None:
         self._ledger_lost.inc()
+
+    def audit_lost(self) -> None:
+        self._audit_lost.inc()
 
     def protocol_error(self) -> None:
         self._protocol_errors.inc()

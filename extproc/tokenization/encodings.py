@@ -11,6 +11,7 @@ import base64
 import binascii
 import json
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Protocol
@@ -71,7 +72,7 @@ def special_pattern(special_tokens: Iterable[str]) -> re.Pattern[str] | None:
     return re.compile("|".join(map(re.escape, ordered))) if ordered else None
 
 
-class _Split:
+class _Split(ABC):
     """For tokenizers that know no special tokens: the text between them is counted piece by piece."""
 
     begin = ""
@@ -80,8 +81,8 @@ class _Split:
         self.special_tokens = frozenset(special_tokens)
         self._specials = special_pattern(self.special_tokens)
 
-    def count(self, text: str) -> int:
-        raise NotImplementedError
+    @abstractmethod
+    def count(self, text: str) -> int: ...
 
     def count_prompt(self, text: str) -> int:
         return self.count(text)

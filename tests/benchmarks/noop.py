@@ -1,6 +1,7 @@
 """The least a Python external processor can do with the message phases ours uses: stamp, echo, echo.
 
-`noop.py ADDRESS POOL`: the yardstick of `make bench`. Same proto classes, same gRPC options, no policies, no parsing.
+`noop.py ADDRESS POOL SERVER`: the yardstick of `make bench`. Same proto classes, no policies, no parsing. SERVER is
+`grpc`, which is gRPC's own for asyncio with its defaults, or `edge`, which is the one that extproc has instead.
 """
 
 from __future__ import annotations
@@ -11,8 +12,12 @@ from collections.abc import Callable
 from typing import Any
 
 import grpc
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from extproc._pb.envoy.service.ext_proc.v3.external_processor_pb2 import ProcessingRequest, ProcessingResponse
+from extproc.edge.calls import Call
+from extproc.edge.health import Health
+from extproc.edge.http2 import Connection, Handler
 
 SERVICE = "envoy.service.ext_proc.v3.ExternalProcessor"
 
@@ -51,14 +56,12 @@ def _echo(field: str, body: bytes, last: bool) -> ProcessingResponse:
     return reply
 
 
-async def serve(address: str, pool: bytes) -> None:
+async def serve_with_grpc(address: str, pool: bytes) -> None:
     server = grpc.aio.server()
     handler = grpc.stream_stream_rpc_method_handler(
         processor(pool), ProcessingRequest.FromString, ProcessingResponse.SerializeToString
     )
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, {"Process": handler}),))
-    from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-
     servicer = health.aio.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
     for name in ("", SERVICE):
@@ -68,5 +71,30 @@ async def serve(address: str, pool: bytes) -> None:
     await server.wait_for_termination()
 
 
+class Stream:
+    """A call of extproc's edge, as gRPC's looks."""
+
+    def __init__(self, call: Call) -> None:
+        self._call = call
+
+    async def read(self) -> ProcessingRequest | None:
+        message = await self._call.read()
+        return None if message is None else ProcessingRequest.FromString(message)
+
+    async def write(self, reply: ProcessingResponse) -> None:
+        await self._call.write(reply.SerializeToString())
+
+
+async def serve_with_edge(address: str, pool: bytes) -> None:
+    process = processor(pool)
+    serving = Health(frozenset({"", SERVICE}))
+    serving.serve()
+    handlers: dict[str, Handler] = {f"/{SERVICE}/Process": lambda call: process(None, Stream(call)), **serving.handlers}
+    path = address.removeprefix("unix:")
+    server = await asyncio.get_running_loop().create_unix_server(lambda: Connection(handlers.get, lambda _: None), path)
+    await server.serve_forever()
+
+
 if __name__ == "__main__":
+    serve = {"grpc": serve_with_grpc, "edge": serve_with_edge}[sys.argv[3]]
     asyncio.run(serve(sys.argv[1], sys.argv[2].encode()))

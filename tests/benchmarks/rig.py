@@ -1,7 +1,7 @@
-"""What every measurement needs: processes that end with it, and the same Envoy with three different hearts.
+"""What every measurement needs: processes that end with it, and the same Envoy with different hearts.
 
-`bare` has no external processor, `noop` one that only stamps and echoes (noop.py), `ours` is `extproc serve` with every
-policy on. All three use the configuration that `extproc envoy` generates and the same upstream.
+`bare` has no external processor, `grpc` and `edge` one that only stamps and echoes (noop.py, on either server), `ours`
+is `extproc serve` with every policy on. All use the configuration that `extproc envoy` generates and the same upstream.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def free_port() -> int:
 
 @dataclass(frozen=True)
 class Heart:
-    """One of the three Envoys."""
+    """One of the Envoys."""
 
     name: str
     port: int
@@ -134,11 +134,12 @@ class Rig:
         self._envoy(config, without_processor)
         return Heart("bare", config.gateway.listen.port, None)
 
-    def noop(self) -> Heart:
-        config, _ = self.config("noop")
-        process = self.spawn(sys.executable, HERE / "noop.py", config.service.listen, "bench")
+    def noop(self, server: str) -> Heart:
+        """`server` is one of noop.py's."""
+        config, _ = self.config(server)
+        process = self.spawn(sys.executable, HERE / "noop.py", config.service.listen, "bench", server)
         self._envoy(config)
-        return Heart("noop", config.gateway.listen.port, process)
+        return Heart(server, config.gateway.listen.port, process)
 
     def ours(self) -> Heart:
         config, path = self.config("ours")
@@ -192,6 +193,9 @@ def load_run(port: int, connections: int, seconds: float, request: bytes) -> dic
     return result
 
 
-def cpu_s(process: psutil.Process) -> float:
+def cpu_s(process: psutil.Process | None) -> float:
+    """What the process has used so far; nothing if there is none."""
+    if process is None:
+        return 0.0
     times = process.cpu_times()
     return float(times.user + times.system)

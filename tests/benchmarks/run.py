@@ -1,4 +1,4 @@
-"""`make bench`: the processor beside a no-op one and beside bare Envoy, in one run, because machines are noisy.
+"""`make bench`: the processor beside no-op ones and beside bare Envoy, in one run, because machines are noisy.
 
 Prints Markdown tables for docs/performance.md. `--quick` shortens every part; `--requests N` sets the length of the
 memory run.
@@ -20,6 +20,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent))
 from tests.benchmarks.rig import Heart, Rig, chat_request, cpu_s, load_run, wait_for
 
 STREAM_CHUNKS = 500
+UNITS = {"p50_ms": "p50 ms", "p99_ms": "p99 ms", "per_s": "requests/s", "cpu_us": "processor CPU, µs per request"}
 
 
 def compare(hearts: list[Heart], connections: int, seconds: float, rounds: int) -> dict[str, dict[str, float]]:
@@ -30,7 +31,9 @@ def compare(hearts: list[Heart], connections: int, seconds: float, rounds: int) 
     runs: dict[str, list[dict[str, float]]] = {heart.name: [] for heart in hearts}
     for _ in range(rounds):
         for heart in hearts:
+            before_s = cpu_s(heart.processor)
             result = load_run(heart.port, connections, seconds, request)
+            result["cpu_us"] = (cpu_s(heart.processor) - before_s) / result["requests"] * 1e6
             if result["errors"]:
                 raise SystemExit(f"{heart.name}: {result['errors']:.0f} errors")
             runs[heart.name].append(result)
@@ -39,26 +42,29 @@ def compare(hearts: list[Heart], connections: int, seconds: float, rounds: int) 
 
 def report_comparison(hearts: list[Heart], seconds: float, rounds: int) -> None:
     print("\n## 2 KB chat prompt, whole answer\n")
-    print("| connections | | bare Envoy | no-op processor | extproc |\n|---|---|---|---|---|")
+    print(
+        "| connections | | bare Envoy | no-op, gRPC's server | no-op, our server | extproc |\n|---|---|---|---|---|---|"
+    )
     for connections in (1, 32):
         result = compare(hearts, connections, seconds, rounds)
-        for key, unit in (("p50_ms", "p50 ms"), ("p99_ms", "p99 ms"), ("per_s", "requests/s")):
-            cells = " | ".join(f"{result[name][key]:.2f}" for name in ("bare", "noop", "ours"))
+        for key, unit in UNITS.items():
+            cells = " | ".join(f"{result[heart.name][key]:.2f}" for heart in hearts)
             print(f"| {connections} | {unit} | {cells} |")
-        added = {name: result[name]["p50_ms"] - result["bare"]["p50_ms"] for name in ("noop", "ours")}
-        throughput = result["ours"]["per_s"] / result["noop"]["per_s"]
-        print(
-            f"| {connections} | **ratio to no-op** | | added p50 x {added['ours'] / added['noop']:.2f} "
-            f"| throughput x {throughput:.2f} |",
-            flush=True,
-        )
+        added = {name: result[name]["p50_ms"] - result["bare"]["p50_ms"] for name in ("grpc", "edge", "ours")}
+        for noop in ("grpc", "edge"):
+            throughput = result["ours"]["per_s"] / result[noop]["per_s"]
+            print(
+                f"| {connections} | **extproc : no-op ({noop})** | added p50 x {added['ours'] / added[noop]:.2f} "
+                f"| throughput x {throughput:.2f} | | |",
+                flush=True,
+            )
 
 
 def report_stream(hearts: list[Heart], requests: int) -> None:
     """CPU of the processor per SSE event, the cost of opening a stream included but spread over its events."""
     print(f"\n## Streams of {STREAM_CHUNKS} events, 8 at a time: processor CPU per event\n")
-    print("| | no-op processor | extproc |\n|---|---|---|")
-    cells = {}
+    print("| | no-op, gRPC's server | no-op, our server | extproc |\n|---|---|---|---|")
+    cells = []
     for heart in hearts:
         if heart.processor is None:
             continue
@@ -66,8 +72,8 @@ def report_stream(hearts: list[Heart], requests: int) -> None:
         done = 0.0
         while done < requests:
             done += load_run(heart.port, 8, 0.01, chat_request(2048, stream=True))["requests"]
-        cells[heart.name] = (cpu_s(heart.processor) - before_s) / (done * (STREAM_CHUNKS + 2)) * 1e6
-    print(f"| µs per event | {cells['noop']:.1f} | {cells['ours']:.1f} |", flush=True)
+        cells.append((cpu_s(heart.processor) - before_s) / (done * (STREAM_CHUNKS + 2)) * 1e6)
+    print(f"| µs per event | {' | '.join(f'{cell:.1f}' for cell in cells)} |", flush=True)
 
 
 def report_memory(heart: Heart, requests: int) -> None:
@@ -106,10 +112,10 @@ def main() -> None:
         Rig(Path(run_dir), STREAM_CHUNKS, 0.002) as rig,
     ):
         report_start(rig)
-        hearts = [rig.bare(), rig.noop(), rig.ours()]
+        hearts = [rig.bare(), rig.noop("grpc"), rig.noop("edge"), rig.ours()]
         report_comparison(hearts, seconds, rounds)
         report_stream(hearts, 16 if options.quick else 64)
-        report_memory(hearts[2], 5_000 if options.quick else options.requests)
+        report_memory(hearts[-1], 5_000 if options.quick else options.requests)
 
 
 if __name__ == "__main__":

@@ -85,6 +85,16 @@ def test_a_forged_stamp_opens_no_way_in(world: World, kind: str, case: str) -> N
 
 
 @pytest.mark.parametrize("case", STAMPS)
+@pytest.mark.parametrize("path", ["/v2/health/live", "/v2/health/ready?x=1", "/x/../v2//health/live/"])
+def test_what_the_service_does_not_see_ends_in_envoy(world: World, path: str, case: str) -> None:
+    before = world.reached
+    with world.books.accounted(0):
+        answer = world.send(request(path, BODY, method="GET", headers=world.headers(case)))
+    assert (answer.status, answer.body) == (200, b"")
+    assert world.reached == before
+
+
+@pytest.mark.parametrize("case", STAMPS)
 def test_a_forged_stamp_does_not_choose_the_pool(world: World, case: str) -> None:
     """A good request for another pool goes there, and nothing of what was forged goes with it."""
     before, other = len(world.upstream.seen), len(world.other.seen)

@@ -1,4 +1,6 @@
-"""Triton's own HTTP client, pointed at the gateway: tensors pass, and a refusal reads well in its exception."""
+"""Triton's own HTTP client, pointed at the gateway: tensors and questions pass, and a refusal reads well in its
+exception.
+"""
 
 import contextlib
 from collections.abc import Iterator
@@ -9,6 +11,7 @@ import pytest
 import tritonclient.http as triton
 from tritonclient.utils import InferenceServerException
 
+from extproc import __version__
 from extproc.stack.stack import SERVICE, Stack
 from tests.helpers.processes import wait_until
 from tests.helpers.usage import usage_events
@@ -104,3 +107,86 @@ def test_what_triton_finds_wrong_is_said(client: Any, headers: dict[str, str]) -
         client.infer("minilm", [tensor], headers=headers)
     assert failed.value.status() == "400"
     assert "NO_SUCH_INPUT" in failed.value.message()
+
+
+def test_health_needs_no_key(client: Any, stack: Stack) -> None:
+    log = stack.process(SERVICE).log
+    earlier = len(usage_events(log))
+    assert client.is_server_live() is True
+    assert client.is_server_ready() is True
+    with pytest.raises(InferenceServerException) as failed:
+        client.get_server_metadata()
+    assert failed.value.status() == "401"
+    assert wait_until(lambda: len(usage_events(log)) > earlier)
+    assert [event["reason"] for event in usage_events(log)[earlier:]] == ["unauthenticated"]
+
+
+def test_the_server_is_the_gateway(client: Any, headers: dict[str, str]) -> None:
+    expected = {"name": "extproc", "version": __version__, "extensions": ["binary_tensor_data"]}
+    assert client.get_server_metadata(headers=headers) == expected
+
+
+@pytest.mark.parametrize("version", ["", "1"])
+def test_a_models_metadata_is_its_servers(client: Any, headers: dict[str, str], stack: Stack, version: str) -> None:
+    direct = triton.InferenceServerClient(f"127.0.0.1:{stack.settings.ports.triton_a.http}")
+    with contextlib.closing(direct):
+        expected = direct.get_model_metadata("minilm")
+    assert client.get_model_metadata("minilm", version, headers=headers) == expected
+    assert client.is_model_ready("minilm", version, headers=headers) is True
+
+
+def test_questions_are_on_record_apart_from_inference(client: Any, headers: dict[str, str], stack: Stack) -> None:
+    log = stack.process(SERVICE).log
+    earlier = len(usage_events(log))
+    client.is_model_ready("minilm", headers=headers)
+    assert wait_until(lambda: len(usage_events(log)) > earlier)
+    (event,) = usage_events(log)[earlier:]
+    assert (event["operation"], event["model"], event["pool"]) == ("models", "minilm", "encoder")
+    assert (event["termination"], event["prompt_tokens"], event["status"]) == ("COMPLETED", 0, 200)
+
+
+@pytest.mark.parametrize(
+    ("model", "version", "key", "status", "text"),
+    [
+        ("minilm", "", None, "401", "No API key was given"),
+        ("no-such-model", "", "right", "404", "The model `no-such-model` does not exist"),
+        ("demo-llm", "", "right", "400", "does not support infer"),
+        ("minilm", "7", "right", "404", "The model `minilm` has no version 7"),
+    ],
+)
+def test_what_may_not_be_asked(
+    client: Any, stack_key: str, model: str, version: str, key: str | None, status: str, text: str
+) -> None:
+    headers = {} if key is None else {"Authorization": f"Bearer {stack_key}"}
+    with pytest.raises(InferenceServerException) as failed:
+        client.get_model_metadata(model, version, headers=headers)
+    assert failed.value.status() == status
+    assert text in failed.value.message()
+    assert client.is_model_ready(model, version, headers=headers) is False
+
+
+def test_a_key_for_other_models_learns_nothing(client: Any, stack: Stack) -> None:
+    headers = {"Authorization": f"Bearer {stack.create_key('chats only', models=('demo-llm',))}"}
+    with pytest.raises(InferenceServerException) as failed:
+        client.get_model_metadata("minilm", headers=headers)
+    assert failed.value.status() == "403"
+
+
+OPERATORS = {
+    "config": lambda client, headers: client.get_model_config("minilm", headers=headers),
+    "statistics": lambda client, headers: client.get_inference_statistics("minilm", headers=headers),
+    "every statistic": lambda client, headers: client.get_inference_statistics(headers=headers),
+    "repository": lambda client, headers: client.get_model_repository_index(headers=headers),
+    "load": lambda client, headers: client.load_model("minilm", headers=headers),
+    "unload": lambda client, headers: client.unload_model("minilm", headers=headers),
+    "trace": lambda client, headers: client.get_trace_settings(headers=headers),
+    "logging": lambda client, headers: client.update_log_settings({"log_verbose_level": 1}, headers=headers),
+    "shared memory": lambda client, headers: client.get_system_shared_memory_status(headers=headers),
+}
+
+
+@pytest.mark.parametrize("name", OPERATORS)
+def test_what_is_the_operators_is_not_served(client: Any, headers: dict[str, str], name: str) -> None:
+    with pytest.raises(InferenceServerException) as failed:
+        OPERATORS[name](client, headers)
+    assert failed.value.status() in ("404", "405")

@@ -155,8 +155,11 @@ def test_one_that_is_killed_is_replaced_and_what_it_served_is_on_record(
 
 
 def test_the_others_go_on_while_one_is_gone(gateway: GatewayBeside, http: httpx.Client) -> None:
+    """From the moment it is gone. What Envoy sends to a socket that is still open, of a process that is already being
+    killed, may have been begun with and is not sent twice."""
     victim = workers(gateway)[0]
     victim.kill()
+    victim.wait(10.0)
     statuses: list[int] = []
 
     def all_back() -> bool:
@@ -165,5 +168,4 @@ def test_the_others_go_on_while_one_is_gone(gateway: GatewayBeside, http: httpx.
         return now is not None and now.pid != victim.pid and gateway.ready()
 
     assert wait_until(all_back, 20.0)
-    # One 503 was seen once, in a whole run of the suite, and not explained: perhaps a request the victim had taken.
-    assert statuses.count(200) >= len(statuses) - 1
+    assert Counter(statuses) == {200: len(statuses)}

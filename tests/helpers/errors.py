@@ -4,13 +4,8 @@ from collections.abc import Mapping
 from typing import Any
 
 
-def assert_openai_error(
-    headers: Mapping[str, str], body: Any, status: int, code: str | None, *, seen: bool = True
-) -> None:
-    """All four keys, the type that goes with the status, JSON, and when to come again where that is due.
-
-    A request which was not `seen`, because it was no HTTP worth the name, has no id.
-    """
+def assert_openai_error(headers: Mapping[str, str], body: Any, status: int, code: str | None) -> None:
+    """All four keys, the type that goes with the status, JSON, an id, and when to come again where that is due."""
     error = body["error"]
     assert set(body) == {"error"}
     assert set(error) == {"message", "type", "param", "code"}
@@ -18,7 +13,7 @@ def assert_openai_error(
     assert error["message"]
     assert error["type"] == ("invalid_request_error" if status < 500 else "server_error")
     _assert_headers(headers, status)
-    assert headers.get("x-request-id") or not seen
+    assert headers["x-request-id"]
 
 
 def assert_kserve_error(headers: Mapping[str, str], body: Any, status: int) -> None:

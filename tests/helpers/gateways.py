@@ -78,14 +78,21 @@ class Gateway:
         self.log = directory / "access.log"
         self.socket = directory / "extproc.sock"
         self._guardian = Guardian()
-        bootstrap = write_xds(self.read(text), directory / "xds")
+        self.variables = {
+            "PORT": str(self.port),
+            "ADMIN": str(self.admin_port),
+            "SERVICE_ADMIN": str(self.port + 2),
+            "SOCKET": str(self.socket),
+            "LOG": str(self.log),
+        }
+        self.bootstrap = write_xds(self.read(text), directory / "xds")
         processor = (sys.executable, "-m", "tests.helpers.processors", f"unix:{self.socket}")
         env = {"PYTHONPATH": str(_REPOSITORY), "PATH": "/usr/bin:/bin"}
         self.processor = Process("processor", processor, env, directory / "processor.log", self._guardian)
         command = (
             ENVOY,
             "-c",
-            str(bootstrap),
+            str(self.bootstrap),
             "--use-dynamic-base-id",
             "--concurrency",
             "2",
@@ -100,14 +107,7 @@ class Gateway:
 
     def read(self, text: str) -> GatewayConfig:
         """The configuration in `text`, which leaves this gateway's own addresses to variables."""
-        env = {
-            "PORT": str(self.port),
-            "ADMIN": str(self.admin_port),
-            "SERVICE_ADMIN": str(self.port + 2),
-            "SOCKET": str(self.socket),
-            "LOG": str(self.log),
-        }
-        return config.parse(text, {}, env)
+        return config.parse(text, {}, self.variables)
 
     def change(self, text: str) -> None:
         """Give the running Envoy another configuration."""

@@ -10,14 +10,17 @@ from typing import Any
 from prometheus_client import CollectorRegistry
 
 from extproc import gateway_file
+from extproc.audit.record import AuditTrail, NoTrail
 from extproc.clock import Clock
 from extproc.config.policy import PolicySettings
 from extproc.exchange.messages import Event, Reply
+from extproc.inference.interface import Encoder
 from extproc.journey import Journey, Runtime
 from extproc.limits import Limiter
 from extproc.policies import pipeline
 from extproc.policies.interface import Services
 from extproc.routing import catalog
+from extproc.routing.pressure import Calm, Pressure
 from extproc.stores.errors import StoreUnavailable
 from extproc.stores.key_cache import CachedKeys
 from extproc.stores.keys import KeyHasher, KeyRecord
@@ -89,6 +92,9 @@ class Inside:
         directory: Path,
         settings: Mapping[str, PolicySettings] | None = None,
         limiter: Limiter | None = None,
+        pressure: Pressure | None = None,
+        encoder: Encoder | None = None,
+        audit: AuditTrail | None = None,
     ) -> None:
         hasher = KeyHasher(SECRET.encode())
         path = directory / "gateway.yaml"
@@ -102,7 +108,10 @@ class Inside:
             metrics=Metrics(self.registry),
             usage=self.usage,
             limiter=limiter or LocalLimiter(Clock()),
+            pressure=pressure or Calm(),
             config_version=config.version,
+            encoder=encoder,
+            audit=audit or NoTrail(),
         )
         built = pipeline.build({**config.policies, **(settings or {})}, self.services)
         self._tasks: set[asyncio.Task[None]] = set()

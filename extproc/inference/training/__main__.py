@@ -51,6 +51,7 @@ def run(
     import onnx
 
     from extproc.inference import bert_graph, heads, minilm
+    from extproc.inference.tokens import Tokenizer
     from extproc.inference.training import batches, evaluation, model, train
     from extproc.inference.training.examples import Composer
     from extproc.inference.training.grammar import Part
@@ -65,7 +66,7 @@ def run(
     with tempfile.TemporaryDirectory() as folder:
         tokenizer = Path(folder) / "tokenizer.json"
         tokenizer.write_text(json.dumps(checkpoint.tokenizer), encoding="utf-8")
-        made = batches.batches(examples[Part.TRAINING], batches.tokenizer(tokenizer), buckets or batches.BUCKETS)
+        made = batches.batches(examples[Part.TRAINING], Tokenizer(tokenizer), buckets or batches.BUCKETS)
         shape, schedule = heads.HeadShape(), train.Schedule(epochs=epochs, seed=seed)
         on_device = model.frozen(checkpoint.weights)
         features = train.lower_features(checkpoint.shape, shape, on_device, made, say)

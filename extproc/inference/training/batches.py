@@ -1,4 +1,4 @@
-"""Tokens and targets of examples, in batches of about one size. Owns: tokenization, BIO labels, bucketing by length.
+"""Tokens and targets of examples, in batches of about one size. Owns: BIO labels, bucketing by length.
 
 Knows nothing of how texts were made or of the model.
 """
@@ -8,13 +8,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from tokenizers import Encoding, Tokenizer
 
 from extproc.inference.heads import ENTITY_LABELS
+from extproc.inference.tokens import Tokenizer, Tokens
 from extproc.inference.training.examples import Example
 from extproc.inference.training.grammar import Entity
 
@@ -35,20 +34,13 @@ class Batch:
     complexity: NDArray[np.float32]
 
 
-def tokenizer(file: Path) -> Tokenizer:
-    made = Tokenizer.from_file(str(file))
-    made.no_truncation()
-    made.no_padding()
-    return made
-
-
-def entity_labels(encoding: Encoding, entities: Sequence[Entity]) -> list[int]:
+def entity_labels(tokens: Tokens, entities: Sequence[Entity]) -> list[int]:
     """One label index per token: B- for the first token that touches an entity, I- for the others, O elsewhere."""
     labels = []
     opened: Entity | None = None
-    for (start, end), special in zip(encoding.offsets, encoding.special_tokens_mask, strict=True):
+    for (start, end), word in zip(tokens.offsets, tokens.words, strict=True):
         inside = next((entity for entity in entities if start < entity.end and end > entity.start), None)
-        if special:
+        if word is None:
             labels.append(UNKNOWN)
         elif inside is None:
             labels.append(0)
@@ -58,15 +50,15 @@ def entity_labels(encoding: Encoding, entities: Sequence[Entity]) -> list[int]:
     return labels
 
 
-def batches(examples: Sequence[Example], tokens: Tokenizer, buckets: Sequence[int] = BUCKETS) -> list[Batch]:
+def batches(examples: Sequence[Example], tokenizer: Tokenizer, buckets: Sequence[int] = BUCKETS) -> list[Batch]:
     """All examples that fit a bucket (ascending lengths), those of like length together.
 
     Attacks that do not fit are left out, because what makes them attacks might be cut off; other texts are cut.
     """
-    encodings = tokens.encode_batch([example.text for example in examples])
+    tokenized = tokenizer.tokenize([example.text for example in examples])
     order = sorted(
         (len(one.ids), index)
-        for index, one in enumerate(encodings)
+        for index, one in enumerate(tokenized)
         if len(one.ids) <= buckets[-1] or examples[index].injection != 1.0
     )
     made = []
@@ -74,7 +66,7 @@ def batches(examples: Sequence[Example], tokens: Tokenizer, buckets: Sequence[in
         upper = bucket if bucket != buckets[-1] else 10**9
         members = [index for length, index in order if lower < length <= upper]
         size = max(1, _TOKENS_PER_BATCH // bucket)
-        made += [_batch(chunk, bucket, size, examples, encodings) for chunk in _chunks(members, size)]
+        made += [_batch(chunk, bucket, size, examples, tokenized) for chunk in _chunks(members, size)]
     return made
 
 
@@ -84,7 +76,7 @@ def _chunks(members: list[int], size: int) -> Iterator[list[int]]:
 
 
 def _batch(
-    members: list[int], length: int, size: int, examples: Sequence[Example], encodings: Sequence[Encoding]
+    members: list[int], length: int, size: int, examples: Sequence[Example], tokenized: Sequence[Tokens]
 ) -> Batch:
     """Padded with empty texts to `size`, so that every batch of a bucket has one shape."""
     batch = Batch(
@@ -96,12 +88,12 @@ def _batch(
     )
     batch.mask[len(members) :, 0] = 1
     for row, index in enumerate(members):
-        example, encoding = examples[index], encodings[index]
-        count = min(len(encoding.ids), length)
-        batch.ids[row, :count] = encoding.ids[:count]
+        example, tokens = examples[index], tokenized[index]
+        count = min(len(tokens.ids), length)
+        batch.ids[row, :count] = tokens.ids[:count]
         batch.mask[row, :count] = 1
         if example.entities is not None:
-            batch.labels[row, :count] = entity_labels(encoding, example.entities)[:count]
+            batch.labels[row, :count] = entity_labels(tokens, example.entities)[:count]
         batch.injection[row] = np.nan if example.injection is None else example.injection
         batch.complexity[row] = np.nan if example.complexity is None else example.complexity
     return batch

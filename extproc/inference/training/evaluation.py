@@ -1,25 +1,23 @@
-"""How good a graph's heads are on labelled texts. Owns: windows, decoding of labels, the measures.
+"""How good a graph's heads are on labelled texts. Owns: the measures.
 
-Works on the ONNX graph itself, as it is served. Knows nothing of how it was trained.
+Works on the ONNX graph itself, with the windows, tokens and decoding of the service. Knows nothing of training.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import onnxruntime
 from numpy.typing import NDArray
 
-from extproc.inference.training import batches
+from extproc.config.encoder import EncoderDevice
+from extproc.inference.local import LocalEngine
 from extproc.inference.training.examples import Example
 from extproc.inference.training.grammar import Entity
+from extproc.inference.windows import windows
 
-WINDOW_TOKENS = 128
-_OVERLAP_TOKENS = 32
 _BATCH = 16
 
 Figures = dict[str, float]
@@ -35,79 +33,28 @@ class Judged:
 
 
 class Judge:
-    """A built graph and its tokenizer, on one thread."""
+    """A built graph and its tokenizer, on one thread. Raises ValueError for a graph without heads."""
 
     def __init__(self, folder: Path) -> None:
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = 1
-        self._session = onnxruntime.InferenceSession(folder / "model.onnx", options)
-        self._labels: list[str] = json.loads(self._session.get_modelmeta().custom_metadata_map["entity_labels"])
-        self._tokenizer = batches.tokenizer(folder / "tokenizer.json")
-        self._tokenizer.enable_truncation(WINDOW_TOKENS, stride=_OVERLAP_TOKENS)
+        self._engine = LocalEngine(folder, EncoderDevice.CPU, threads=1)
 
     def judge(self, texts: Sequence[str]) -> list[Judged]:
-        windows = [
-            (number, window)
-            for number, encoding in enumerate(self._tokenizer.encode_batch(list(texts)))
-            for window in (encoding, *encoding.overflowing)
-        ]
-        windows.sort(key=lambda one: len(one[1].ids))
         judged = [Judged(0.0, 0.0, []) for _ in texts]
-        for start in range(0, len(windows), _BATCH):
-            chunk = windows[start : start + _BATCH]
-            length = max(len(window.ids) for _, window in chunk)
-            ids = np.zeros((len(chunk), length), np.int64)
-            mask = np.zeros_like(ids)
-            for row, (_, window) in enumerate(chunk):
-                ids[row, : len(window.ids)] = window.ids
-                mask[row, : len(window.ids)] = 1
-            injection, complexity, logits = self._session.run(
-                ["injection", "complexity", "entity_logits"], {"input_ids": ids, "attention_mask": mask}
-            )
-            for row, (number, window) in enumerate(chunk):
+        pieces = [(number, start, text[start:end]) for number, text in enumerate(texts) for start, end in windows(text)]
+        pieces.sort(key=lambda piece: len(piece[2]))
+        for begin in range(0, len(pieces), _BATCH):
+            chunk = pieces[begin : begin + _BATCH]
+            encodings = self._engine.run(self._engine.tokenize([text for _, _, text in chunk]))
+            for (number, start, _), encoding in zip(chunk, encodings, strict=True):
+                if encoding.injection is None or encoding.complexity is None:
+                    raise ValueError("this graph has no heads")
                 one = judged[number]
-                one.injection = max(one.injection, _probability(injection[row]))
-                one.complexity = max(one.complexity, _probability(complexity[row]))
-                one.entities += decode(logits[row, : len(window.ids)], self._labels, window.word_ids, window.offsets)
+                one.injection = max(one.injection, encoding.injection)
+                one.complexity = max(one.complexity, encoding.complexity)
+                one.entities += [Entity(span.start + start, span.end + start, span.entity) for span in encoding.spans]
         for one in judged:
             one.entities = merged(one.entities)
         return judged
-
-
-def decode(
-    logits: NDArray[np.float32], labels: Sequence[str], words: Sequence[int | None], offsets: Sequence[tuple[int, int]]
-) -> list[Entity]:
-    """Entities of whole words, as the service decodes them: the pieces of a word decide together, `B-` and `I-` as
-    one; a word opens an entity where the one before is of another kind or its first piece says `B-`."""
-    shares = np.exp(logits - logits.max(-1, keepdims=True))
-    shares /= shares.sum(-1, keepdims=True)
-    kinds = [label[2:] for label in labels[1::2]]
-    begins, continues = shares[:, 1::2], shares[:, 2::2]
-    found: list[Entity] = []
-    within = False
-    for first, last in _words(words):
-        of_kind = (begins + continues)[first:last].mean(0)
-        kind = int(of_kind.argmax())
-        if of_kind[kind] <= shares[first:last, 0].mean():
-            within = False
-            continue
-        end = offsets[last - 1][1]
-        if within and found[-1].label == kinds[kind] and begins[first, kind] <= continues[first, kind]:
-            found[-1] = Entity(found[-1].start, end, kinds[kind])
-        else:
-            found.append(Entity(offsets[first][0], end, kinds[kind]))
-        within = True
-    return found
-
-
-def _words(words: Sequence[int | None]) -> Iterator[tuple[int, int]]:
-    """Ranges of tokens that are one word."""
-    first = 0
-    for index in range(1, len(words) + 1):
-        if index == len(words) or words[index] != words[first]:
-            if words[first] is not None:
-                yield first, index
-            first = index
 
 
 def merged(entities: Sequence[Entity]) -> list[Entity]:
@@ -205,7 +152,3 @@ def evaluate(judge: Judge, examples: Sequence[Example]) -> Mapping[str, object]:
             **{f"mean_{kind}": float(values.mean()) for kind, values in complexity.items()},
         },
     }
-
-
-def _probability(logit: float) -> float:
-    return float(1 / (1 + np.exp(-float(logit))))

@@ -97,9 +97,29 @@ def test_a_missing_configuration_is_no_traceback(extproc: Extproc, tmp_path: pat
     assert "Traceback" not in result.stderr
 
 
+@pytest.mark.parametrize("command", [("check",), ("serve", "--config")])
+def test_two_onnxruntimes_are_refused(
+    extproc: Extproc, config: pathlib.Path, tmp_path: pathlib.Path, command: tuple[str, ...]
+) -> None:
+    for name in ("onnxruntime", "onnxruntime_gpu"):
+        record = tmp_path / "site" / f"{name}-1.22.0.dist-info"
+        record.mkdir(parents=True)
+        (record / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.22.0\n")
+    path = os.pathsep.join([str(tmp_path / "site"), *sys.path])
+    result = extproc(*command, config, PYTHONPATH=path)
+    assert result.returncode == 1
+    assert result.stderr.startswith("extproc: onnxruntime 1.22.0 and onnxruntime-gpu 1.22.0 are both installed")
+
+
 def test_schema_and_envoy_print_documents(extproc: Extproc, config: pathlib.Path) -> None:
     assert "properties" in json.loads(extproc("schema").stdout)
     assert "static_resources" in extproc("envoy", config).stdout
+
+
+def test_envoy_says_where_it_cannot_write(extproc: Extproc, config: pathlib.Path) -> None:
+    result = extproc("envoy", "--xds-dir", config / "below-a-file", config)
+    assert result.returncode == 1
+    assert result.stderr.startswith(f"extproc: can't write to {config}/below-a-file: ")
 
 
 def test_the_life_of_a_key(extproc: Extproc, config: pathlib.Path) -> None:

@@ -1,5 +1,9 @@
 """A changed configuration reaches a running Envoy without a restart and without a failed request."""
 
+import os
+import pathlib
+import subprocess
+import sys
 import threading
 import time
 from collections import Counter
@@ -103,6 +107,27 @@ def test_a_pool_comes_and_goes_under_load(own_gateway: Gateway, upstreams: Upstr
     load.stop()
     assert load.failures == []
     assert set(load.statuses) == {200}
+
+
+def test_the_command_writes_what_a_running_envoy_follows(
+    own_gateway: Gateway, upstreams: Upstreams, tmp_path: pathlib.Path
+) -> None:
+    file = tmp_path / "gateway.yaml"
+    file.write_text(text(upstreams, (0, 1)))
+    written = write_with_command(own_gateway, file)
+    assert (written.returncode, written.stderr) == (0, "")
+    assert written.stdout.splitlines() == [str(own_gateway.bootstrap)]
+    assert wait_until(lambda: servers(own_gateway, 20) == {"b": 20})
+    file.write_text(file.read_text().replace("pool: demo", "pool: nonsense"))
+    refused = write_with_command(own_gateway, file)
+    assert (refused.returncode, "nonsense" in refused.stderr) == (1, True)
+    assert servers(own_gateway, 20) == {"b": 20}
+
+
+def write_with_command(gateway: Gateway, file: pathlib.Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "extproc", "envoy", "--xds-dir", str(gateway.bootstrap.parent), str(file)]
+    environment = os.environ | gateway.variables
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
 
 
 def test_the_same_configuration_again_changes_nothing(own_gateway: Gateway) -> None:

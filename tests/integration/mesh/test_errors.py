@@ -1,5 +1,6 @@
 """Envoy's own errors are OpenAI's, all four keys, and the service's pass as they are."""
 
+import re
 from typing import Any
 
 import httpx
@@ -7,6 +8,7 @@ import pytest
 
 from tests.helpers.gateways import Gateway
 from tests.helpers.http import body_of, exchange
+from tests.helpers.processes import wait_until
 from tests.helpers.processors import REFUSAL
 
 pytestmark = pytest.mark.xdist_group("mesh")
@@ -55,6 +57,12 @@ def test_what_is_not_a_proper_request_is_refused(gateway: Gateway, name: str) ->
     assert answer.startswith(b"HTTP/1.1 %d " % status)
     assert b"\r\ncontent-type: application/json\r\n" in answer
     assert_openai(body_of(answer), status, code)
+    (request_id,) = re.findall(rb"\r\nx-request-id: ([0-9a-f-]{36})\r\n", answer)
+    assert wait_until(lambda: logged(gateway, request_id.decode()) == [status])
+
+
+def logged(gateway: Gateway, request_id: str) -> list[int]:
+    return [entry["status"] for entry in gateway.log_entries() if entry["request_id"] == request_id]
 
 
 def test_paths_are_normalised_before_anyone_sees_them(client: httpx.Client, gateway: Gateway) -> None:

@@ -23,6 +23,7 @@ pools:
       b: {{weight: 0, endpoints: ["127.0.0.1:2"]}}
       c: {{weight: 3, endpoints: ["127.0.0.1:3"]}}
 """
+HEALTH = ["health/live", "health/ready"]
 
 
 @pytest.fixture
@@ -44,16 +45,18 @@ def test_fields_are_spelled_as_in_envoys_documentation(loaded: config.GatewayCon
 
 
 def test_every_route_to_a_pool_wants_the_stamp(loaded: config.GatewayConfig) -> None:
-    *to_pools, last = routes(loaded).virtual_hosts[0].routes
-    assert to_pools
+    every = routes(loaded).virtual_hosts[0].routes
+    to_pools = [route for route in every if route.direct_response is None]
+    assert [route.name for route in to_pools] == ["p"]
     for route in to_pools:
         assert route.match is not None
         (stamp,) = route.match.headers
         assert stamp.name == "x-extproc-pool"
         assert stamp.string_match is not None
         assert stamp.string_match.exact == route.name
-    assert last.direct_response is not None
-    assert last.direct_response.status == 404
+    last = every[-1].direct_response
+    assert last is not None
+    assert last.status == 404
 
 
 def test_a_cluster_without_weight_takes_over_from_none(loaded: config.GatewayConfig) -> None:
@@ -92,20 +95,20 @@ def test_the_route_of_a_pool_leaves_one_change_after_the_pool(
     renamed = config.parse(TEXT.replace("pool: p,", "pool: q,").replace("  p:\n", "  q:\n"), {}, {})
     write_xds(loaded, tmp_path)
     write_xds(renamed, tmp_path)
-    assert route_names(tmp_path) == ["leaving/p", "q", "nothing"]
+    assert route_names(tmp_path) == ["leaving/p", *HEALTH, "q", "nothing"]
     assert {"p/a", "p/a/first", "q/a"} <= names(tmp_path)
     write_xds(loaded, tmp_path)
-    assert route_names(tmp_path) == ["leaving/q", "p", "nothing"]
+    assert route_names(tmp_path) == ["leaving/q", *HEALTH, "p", "nothing"]
     write_xds(loaded, tmp_path)
-    assert route_names(tmp_path) == ["p", "nothing"]
+    assert route_names(tmp_path) == [*HEALTH, "p", "nothing"]
 
 
 def test_a_route_for_what_nobody_stamped_ends_at_once(tmp_path: pathlib.Path) -> None:
     opened = TEXT + "gateway: {default_pool: p}\nservice: {on_failure: open}\n"
     write_xds(config.parse(opened, {}, {}), tmp_path)
-    assert route_names(tmp_path) == ["p", "unstamped", "nothing"]
+    assert route_names(tmp_path) == [*HEALTH, "p", "unstamped", "nothing"]
     write_xds(config.parse(TEXT, {}, {}), tmp_path)
-    assert route_names(tmp_path) == ["p", "nothing"]
+    assert route_names(tmp_path) == [*HEALTH, "p", "nothing"]
 
 
 def route_names(directory: pathlib.Path) -> list[str]:

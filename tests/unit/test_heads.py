@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from extproc.inference import bert_graph, heads, minilm
 from extproc.inference.bert_graph import BertShape
 from extproc.inference.heads import HeadShape
+from tests.helpers.graphs import encoder_weights, head_weights
 
 SHAPE = BertShape(layers=3, heads=4, width=16, layer_norm_epsilon=1e-12)
 HEAD_SHAPE = HeadShape(branch_layers=2, rank=2, injection_queries=3, complexity_queries=1, inner=5)
@@ -23,43 +24,6 @@ IDS = np.array([[1, 2, 3, 4, 5], [7, 8, 0, 0, 0]], dtype=np.int64)
 MASK = np.array([[1, 1, 1, 1, 1], [1, 1, 0, 0, 0]], dtype=np.int64)
 
 Array = NDArray[Any]
-
-
-def encoder_weights(vocabulary: int = 50, positions: int = 16) -> dict[str, Array]:
-    rng = np.random.default_rng(1)
-    width, inner = SHAPE.width, SHAPE.width * 4
-    sizes: dict[str, tuple[int, ...]] = {
-        "embeddings.word_embeddings.weight": (vocabulary, width),
-        "embeddings.position_embeddings.weight": (positions, width),
-        "embeddings.token_type_embeddings.weight": (2, width),
-        "embeddings.LayerNorm.weight": (width,),
-        "embeddings.LayerNorm.bias": (width,),
-    }
-    for layer in range(SHAPE.layers):
-        name = f"encoder.layer.{layer}"
-        for part in heads.BRANCH_MATRICES:
-            out = inner if part == "intermediate.dense" else width
-            sizes |= {f"{name}.{part}.weight": (out, inner if part == "output.dense" else width)}
-            sizes |= {f"{name}.{part}.bias": (out,)}
-        for part in ("attention.output", "output"):
-            sizes |= {f"{name}.{part}.LayerNorm.weight": (width,), f"{name}.{part}.LayerNorm.bias": (width,)}
-    return {name: rng.normal(scale=0.3, size=size).astype(np.float32) for name, size in sizes.items()}
-
-
-def head_weights(encoder: Mapping[str, Array]) -> dict[str, Array]:
-    rng = np.random.default_rng(2)
-    sizes: dict[str, tuple[int, ...]] = {}
-    for layer in range(SHAPE.layers - HEAD_SHAPE.branch_layers, SHAPE.layers):
-        for part in heads.BRANCH_MATRICES:
-            out, width = encoder[f"encoder.layer.{layer}.{part}.weight"].shape
-            name = f"branch.encoder.layer.{layer}.{part}"
-            sizes |= {f"{name}.down": (width, HEAD_SHAPE.rank), f"{name}.up": (HEAD_SHAPE.rank, out)}
-    features, labels = 2 * SHAPE.width, len(HEAD_SHAPE.entity_labels)
-    sizes |= {"entity.kernel": (features, labels), "entity.bias": (labels,)}
-    for name, queries in (("injection", 3), ("complexity", 1)):
-        sizes |= {f"{name}.queries": (features, queries), f"{name}.inner.kernel": (features * queries, 5)}
-        sizes |= {f"{name}.inner.bias": (5,), f"{name}.kernel": (HEAD_SHAPE.inner, 1), f"{name}.bias": (1,)}
-    return {name: rng.normal(scale=0.3, size=size).astype(np.float32) for name, size in sizes.items()}
 
 
 class Reference:
@@ -141,8 +105,8 @@ def run(session: onnxruntime.InferenceSession) -> dict[str, Array]:
 
 
 def test_the_branch_and_the_heads_equal_the_reference() -> None:
-    encoder = encoder_weights()
-    trained = head_weights(encoder)
+    encoder = encoder_weights(SHAPE)
+    trained = head_weights(SHAPE, HEAD_SHAPE, encoder)
     found = run(session_of(encoder, heads.Heads(HEAD_SHAPE, trained, "v")))
     reference = Reference(encoder, trained)
     for row, length in enumerate(MASK.sum(1)):
@@ -153,23 +117,23 @@ def test_the_branch_and_the_heads_equal_the_reference() -> None:
 
 
 def test_heads_leave_the_embedding_as_it_is() -> None:
-    encoder = encoder_weights()
+    encoder = encoder_weights(SHAPE)
     bare = run(session_of(encoder, None))
     assert list(bare) == ["embedding"]
-    with_heads = run(session_of(encoder, heads.Heads(HEAD_SHAPE, head_weights(encoder), "v")))
+    with_heads = run(session_of(encoder, heads.Heads(HEAD_SHAPE, head_weights(SHAPE, HEAD_SHAPE, encoder), "v")))
     np.testing.assert_allclose(with_heads["embedding"], bare["embedding"], atol=2e-7)
 
 
 def test_the_graph_says_what_its_labels_are() -> None:
-    encoder = encoder_weights()
-    session = session_of(encoder, heads.Heads(HEAD_SHAPE, head_weights(encoder), "abc"))
+    encoder = encoder_weights(SHAPE)
+    session = session_of(encoder, heads.Heads(HEAD_SHAPE, head_weights(SHAPE, HEAD_SHAPE, encoder), "abc"))
     metadata = session.get_modelmeta().custom_metadata_map
     assert json.loads(metadata["entity_labels"])[:3] == ["O", "B-PERSON", "I-PERSON"]
     assert metadata["heads_version"] == "abc"
 
 
 def test_weights_survive_the_file(tmp_path: Path) -> None:
-    trained = head_weights(encoder_weights())
+    trained = head_weights(SHAPE, HEAD_SHAPE, encoder_weights(SHAPE))
     heads.save(tmp_path / "one", HEAD_SHAPE, trained)
     heads.save(tmp_path / "two", HEAD_SHAPE, dict(reversed(trained.items())))
     loaded = heads.load(tmp_path / "one")

@@ -24,8 +24,8 @@ class Size:
     complexity: int
 
 
-TRAINING = Size(entities=16000, guard=20000, complexity=2400)
-HELD_OUT = Size(entities=1000, guard=2000, complexity=300)
+TRAINING = Size(entities=8000, guard=10000, complexity=1200)
+HELD_OUT = Size(entities=500, guard=1000, complexity=150)
 
 
 def main() -> None:
@@ -33,7 +33,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="folder for the weights and the report (default: where they are used)")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--scale", type=float, default=1.0, help="share of the data, to try something out")
-    parser.add_argument("--epochs", type=int, default=2)
+    parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
     # XLA reads these when it starts, so they stand before the first import of JAX.

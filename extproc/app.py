@@ -23,9 +23,12 @@ from prometheus_client import CollectorRegistry
 from extproc import gateway_file
 from extproc.audit.writer import Trail, trail_of
 from extproc.clock import Clock
+from extproc.config.encoder import Encoder as EncoderSettings
 from extproc.config.model import GatewayConfig
 from extproc.edge.server import Server, Write
-from extproc.errors import ConfigError
+from extproc.errors import ConfigError, DependencyError
+from extproc.inference.interface import Encoder
+from extproc.inference.opening import RunningEncoder, open_encoder
 from extproc.journey import Journey, Runtime
 from extproc.policies import pipeline
 from extproc.policies.interface import Services
@@ -97,6 +100,56 @@ class Limits:
         await self.limiter.close()
 
 
+class Encoders:
+    """The encoder of the configuration in force, and those before it, which requests on their way may still ask."""
+
+    def __init__(self, clock: Clock, metrics: Metrics) -> None:
+        self._clock, self._metrics = clock, metrics.encoder
+        self._settings: EncoderSettings | None = None
+        self._current: RunningEncoder | None = None
+        self._retiring: set[asyncio.Task[None]] = set()
+
+    async def take_up(self, config: GatewayConfig) -> Encoder | None:
+        """What this configuration's policies share, ready; None when none of them needs it. Raises DependencyError
+        when there can be none, and then the one before stays."""
+        settings = config.encoder if pipeline.needs_encoder(config.policies) else None
+        if settings == self._settings:
+            return self._current
+        fresh = None if settings is None else open_encoder(settings, self._metrics, self._clock)
+        if fresh is None:
+            self._metrics.provider("")
+        else:
+            await _ready_or_closed(fresh)
+        if self._current is not None:
+            task = asyncio.get_running_loop().create_task(_retired(self._current, config.gateway.request_timeout_s))
+            self._retiring.add(task)
+            task.add_done_callback(self._retiring.discard)
+        self._settings, self._current = settings, fresh
+        return fresh
+
+    async def close(self) -> None:
+        for task in self._retiring:
+            task.cancel()
+        await asyncio.gather(*self._retiring, return_exceptions=True)
+        if self._current is not None:
+            await self._current.close()
+
+
+async def _ready_or_closed(encoder: RunningEncoder) -> None:
+    try:
+        await encoder.ready()
+    except DependencyError:
+        await encoder.close()
+        raise
+
+
+async def _retired(encoder: RunningEncoder, after_s: float) -> None:
+    try:
+        await asyncio.sleep(after_s)
+    finally:
+        await encoder.close()
+
+
 class Worker:
     """One worker: the runtime of the configuration in force, and the server that gives it to each new exchange."""
 
@@ -112,6 +165,8 @@ class Worker:
         self._server = Server(self._open, self._metrics.protocol_error)
         self._keys: Keys
         self._limits: Limits
+        self._encoders = Encoders(self._clock, self._metrics)
+        self._reloading = asyncio.Lock()
         self._runtime: Runtime
 
     async def run(self, supervisor: socket.socket) -> None:
@@ -124,13 +179,13 @@ class Worker:
         self._audit = trail_of(config.audit, self._metrics)
         self._keys = Keys(config, self._clock)
         self._limits = Limits(config, self._clock, self._metrics)
-        self._runtime = self._build(config)
+        self._runtime = self._build(config, await self._encoders.take_up(config))
         await self._server.start(config.service.addresses[self._index % len(config.service.addresses)])
         stop = asyncio.Event()
         loop = asyncio.get_running_loop()
         loop.add_signal_handler(signal.SIGTERM, stop.set)
         loop.add_signal_handler(signal.SIGINT, stop.set)
-        loop.add_signal_handler(signal.SIGHUP, self._reload)
+        loop.add_signal_handler(signal.SIGHUP, lambda: self._tasks.spawn(self._reload()))
         loop.add_reader(supervisor, stop.set)  # it never writes: this is its end
         supervisor.send(b"1")
         await stop.wait()
@@ -139,12 +194,13 @@ class Worker:
         await self._tasks.finish(pipeline.CLOSE_DEADLINE_S)
         await self._keys.close()
         await self._limits.close()
+        await self._encoders.close()
         await asyncio.to_thread(self._audit.close, pipeline.CLOSE_DEADLINE_S)
 
     def _open(self, write: Write) -> Journey:
         return Journey(self._runtime, write)
 
-    def _build(self, config: GatewayConfig) -> Runtime:
+    def _build(self, config: GatewayConfig, encoder: Encoder | None) -> Runtime:
         services = Services(
             catalog=catalog.build(config),
             keys=self._keys.cache,
@@ -152,25 +208,36 @@ class Worker:
             usage=self._usage,
             limiter=self._limits.limiter,
             config_version=config.version,
+            encoder=encoder,
             audit=self._audit,
             clock=self._clock,
         )
         built = pipeline.build(config.policies, services)
         return Runtime(built, config.gateway.max_body_bytes, self._tasks.spawn)
 
-    def _reload(self) -> None:
+    async def _reload(self) -> None:
         """Take up the file as it is now; if it is bad, the configuration in force stays."""
-        try:
-            config = gateway_file.load(self._path)
-        except ConfigError as error:
-            self._metrics.reloaded("refused")
-            _log.error("new configuration refused", extra={"problems": [str(p) for p in error.problems]})
-            return
+        async with self._reloading:
+            try:
+                config = gateway_file.load(self._path)
+                encoder = await self._encoders.take_up(config)
+            except ConfigError as error:
+                self._refused([str(problem) for problem in error.problems])
+            except DependencyError as error:
+                self._refused([str(error)])
+            else:
+                self._take_up(config, encoder)
+
+    def _refused(self, problems: list[str]) -> None:
+        self._metrics.reloaded("refused")
+        _log.error("new configuration refused", extra={"problems": problems})
+
+    def _take_up(self, config: GatewayConfig, encoder: Encoder | None) -> None:
         old_keys, self._keys = self._keys, Keys(config, self._clock)
         if config.redis != self._limits.redis:
             self._tasks.spawn(self._retire_limits(self._limits))
             self._limits = Limits(config, self._clock, self._metrics)
-        self._runtime = self._build(config)
+        self._runtime = self._build(config, encoder)
         self._tasks.spawn(self._retire(old_keys, config.redis.timeout_s))
         self._metrics.reloaded("taken")
         _log.info("configuration in force", extra={"version": config.version})
@@ -193,7 +260,11 @@ def main() -> int:
     async def run() -> None:  # a gRPC server belongs to the loop that runs while it is made
         await Worker(path, index, os.environ[RUN_DIR]).run(line)
 
-    asyncio.run(run())
+    try:
+        asyncio.run(run())
+    except DependencyError as error:  # what it needs from the start is not there
+        _log.critical("can't start", extra={"reason": str(error)})
+        return 1
     return 0
 
 

@@ -7,14 +7,17 @@ from pathlib import Path
 
 from extproc import config, tokenization
 from extproc.config.document import Key
+from extproc.config.encoder import EncoderBackend
 from extproc.config.model import GatewayConfig
+from extproc.config.policy import PolicyMode
 from extproc.config.pools import DialectName
 from extproc.policies import pipeline
+from extproc.policies.scan_texts import ScanTexts
 
 
 def load(path: Path, env: Mapping[str, str] | None = None) -> GatewayConfig:
     """The configuration, everything checked that can be without a network. Raises ConfigError."""
-    return config.load(path, pipeline.SETTINGS, env, checks=(_tokenizers,))
+    return config.load(path, pipeline.SETTINGS, env, checks=(_tokenizers, _encoder))
 
 
 def _tokenizers(checked: GatewayConfig) -> Iterator[tuple[Key, str]]:
@@ -30,3 +33,22 @@ def _tokenizers(checked: GatewayConfig) -> Iterator[tuple[Key, str]]:
             except ValueError as error:
                 yield ("models", name, key), str(error)
                 break
+
+
+def _encoder(checked: GatewayConfig) -> Iterator[tuple[Key, str]]:
+    """Policies that need the encoder can have it."""
+    if not pipeline.needs_encoder(checked.policies):
+        return
+    scan = checked.policies.get(ScanTexts.name)
+    if scan is not None and scan.mode is PolicyMode.OFF:
+        yield ("policies", ScanTexts.name, "mode"), "a policy that is on needs it"
+    encoder = checked.encoder
+    if encoder.backend is EncoderBackend.OFF:
+        yield ("encoder", "backend"), "a policy that is on needs the encoder"
+        return
+    from extproc.inference import minilm  # reading a configuration without the encoder needs none of its libraries
+
+    folder = encoder.model_dir or minilm.default_folder()
+    for name in ("tokenizer.json",) if encoder.backend is EncoderBackend.TRITON else ("tokenizer.json", "model.onnx"):
+        if not (folder / name).is_file():
+            yield ("encoder", "model_dir"), f"there is no file {folder / name}; `extproc models build` makes it"

@@ -14,6 +14,7 @@ import pydantic
 
 from extproc.config.address import HostPort, Listen, TcpAddress, UnixAddress
 from extproc.config.audit import Audit
+from extproc.config.encoder import Encoder
 from extproc.config.ledger import Ledger
 from extproc.config.models import Model
 from extproc.config.policy import FailureMode, PolicySettings
@@ -206,6 +207,9 @@ class GatewayConfig(Section):
 
     ledger: Ledger = Ledger()
     """The record of every request, for billing."""
+
+    encoder: Encoder = Encoder()
+    """The small model that several policies share."""
 
     audit: Audit = Audit()
     """The record of every decision that changed something, and of every admin action."""

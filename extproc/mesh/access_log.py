@@ -31,6 +31,7 @@ SERVICE_FIELDS = (
     "cached_tokens",
     "ttft_ms",
     "termination",
+    "redacted",
 )
 """Keys of the dynamic metadata namespace that the service fills in; null in the log where it has not."""
 

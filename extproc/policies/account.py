@@ -102,6 +102,7 @@ def facts_known_at_end(ctx: RequestContext, termination: Termination) -> Facts:
         "overhead_ms": round(progress.overhead_s * 1e3, 3),
         "termination": termination.upper(),
         "reason": ctx.reason,
+        "redacted": 0 if ctx.redaction is None else ctx.redaction.changed,
     }
     if progress.first_bytes_s is not None:
         facts["ttft_ms"] = round((progress.first_bytes_s - ctx.arrived_s) * 1e3, 3)

@@ -32,6 +32,7 @@ from extproc.policies.interface import (
 )
 from extproc.policies.limit import LimitRequests
 from extproc.policies.list_models import ListModels
+from extproc.policies.redact import Redact
 from extproc.policies.require_audit import RequireAudit
 from extproc.policies.route import Route
 from extproc.policies.scan_texts import ScanTexts
@@ -52,12 +53,14 @@ ON_REQUEST: tuple[type[RequestPolicy], ...] = (
     ScanTexts,
     Route,
     CountTokens,
+    Redact,
     LimitRequests,
     Account,
 )
-# On every piece of the answer. `limit` may end it, and what ends is counted after that.
+# On every piece of the answer. `limit` may end it; then `redact` lets go what it holds; and what goes is counted.
 ON_ANSWER: tuple[type[AnswerPolicy], ...] = (
     LimitRequests,
+    Redact,
     CountTokens,
 )
 # Once, when the exchange is over: the last count; what it was, on record with what is owed for it; then that is paid.
@@ -66,6 +69,7 @@ ON_CLOSE: tuple[type[ClosePolicy], ...] = (
     CountTokens,
     Account,
     LimitRequests,
+    Redact,
 )
 
 POLICIES: Mapping[str, type[Policy]] = {

@@ -26,6 +26,9 @@ _DURATION_S = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24
 _FIRST_TOKEN_S = (0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0)
 _PER_TOKEN_S = (0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0, 2.5)
 _POLICY_S = (0.00001, 0.00003, 0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
+_ENCODER_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
+_PROVIDERS = ("cpu", "cuda", "triton")
+_BATCH_TEXTS = (1, 2, 4, 8, 16, 32, 64, 128)
 _OVERHEAD_S = (0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0)
 _MODEL = ("gen_ai_operation_name", "gen_ai_request_model", "gen_ai_provider_name")
 _PROVIDER = "triton"
@@ -50,6 +53,55 @@ def pin_process() -> None:
     if RUN_DIR in os.environ:
         process_id = os.getpid()
         values.ValueClass = values.MultiProcessValue(lambda: process_id)  # type: ignore[no-untyped-call]
+
+
+class EncoderMetrics:
+    """The encoder's series. Its methods may be called from any thread."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._waiting = Gauge(
+            "extproc_encoder_waiting", "Texts that wait for the encoder.", registry=registry,
+            multiprocess_mode="livesum",
+        )  # fmt: skip
+        self._batch_texts = Histogram(
+            "extproc_encoder_batch_texts", "Texts computed together.", buckets=_BATCH_TEXTS, registry=registry
+        )
+        self._batch_s = Histogram(
+            "extproc_encoder_batch_duration_seconds", "One pass of the model.", buckets=_ENCODER_S, registry=registry
+        )
+        self._call_s = Histogram(
+            "extproc_encoder_duration_seconds", "From asking the encoder to its answer.", buckets=_ENCODER_S,
+            registry=registry,
+        )  # fmt: skip
+        self._failures = Counter(
+            "extproc_encoder_failures_total", "Calls of the encoder that failed.", ("reason",), registry=registry
+        )
+        self._provider = Gauge(
+            "extproc_encoder_provider", "1 for where the encoder runs.", ("provider",), registry=registry,
+            multiprocess_mode="livemax",
+        )  # fmt: skip
+
+    def waiting(self, more: int) -> None:
+        """So many more wait; or fewer."""
+        self._waiting.inc(more)
+
+    def ran(self, texts: int, seconds: float) -> None:
+        """One batch."""
+        self._batch_texts.observe(texts)
+        self._batch_s.observe(seconds)
+
+    def took(self, seconds: float) -> None:
+        """One call that was answered."""
+        self._call_s.observe(seconds)
+
+    def failed(self, reason: str) -> None:
+        """`reason` is one of `inference.failure.Reason`."""
+        self._failures.labels(reason).inc()
+
+    def provider(self, name: str) -> None:
+        """It runs there now: `cpu`, `cuda`, `triton`, or "" for nowhere."""
+        for one in _PROVIDERS:
+            self._provider.labels(one).set(1 if one == name else 0)
 
 
 class Metrics:
@@ -112,6 +164,8 @@ class Metrics:
             "extproc_degraded", "1 while a policy does without a dependency.", ("policy",), registry=registry,
             multiprocess_mode="livemax",
         )  # fmt: skip
+
+        self.encoder = EncoderMetrics(registry)
 
         # Looking a child up by its labels costs more than counting in it.
         self._exchange_count = functools.cache(self._exchanges.labels)

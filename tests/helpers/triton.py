@@ -48,16 +48,17 @@ class RunningTriton:
 
 
 @contextlib.contextmanager
-def running(models: Sequence[str], log: Path) -> Iterator[RunningTriton]:
+def running(models: Sequence[str], log: Path, encoder: Path | None = None) -> Iterator[RunningTriton]:
+    """`encoder` is a directory with a model of the test's own instead of the real one."""
     install = triton.TritonInstall.ensure()
-    encoder = minilm.build(minilm.default_folder())
+    encoder = encoder or minilm.build(minilm.default_folder()).model.parent
     ports = triton.TritonPorts(*free_ports(3))
     argv, env = triton.triton_command(
         install,
         ports=ports,
         repository=REPOSITORY,
         models=models,
-        minilm_dir=encoder.model.parent,
+        minilm_dir=encoder,
         exit_timeout_s=2,  # what a stream of a crashed model would use up
     )
     with log.open("wb") as output:

@@ -6,7 +6,7 @@ stop where a sentence ends:
     a space      between two words, whatever stands there
     _            up to four words of any kind
     ~            up to 60 characters of the same sentence
-    …            any number of letters of the same sentence (for scripts without spaces)
+    @            any number of letters of the same sentence (for scripts without spaces)
     {name}       one of the words of that name in WORDS
     ( | ) ?      as in a regular expression; so is every character after a backslash, and what is in brackets
 

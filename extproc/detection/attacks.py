@@ -260,7 +260,7 @@ _WORDS_ONLY = bytes(
     for code in range(256)
 )
 _SENTENCE_END = re.compile(rb" ?\.[ .]*")
-_TOKEN = re.compile(r" ?(_) ?| ?(~) ?|(…)|\\.|\[(?:\\.|[^\]\\])+\]|\{([a-z]+)\}|.", re.DOTALL)
+_TOKEN = re.compile(r" ?(_) ?| ?(~) ?|(@)|\\.|\[(?:\\.|[^\]\\])+\]|\{([a-z]+)\}|.", re.DOTALL)
 
 
 def _words_only(data: bytes) -> bytes:

@@ -87,7 +87,8 @@ def undo(disguise: Disguise, folded: str) -> Iterator[View]:
 
 def decode_base64(text: str) -> View | None:
     """Everything in the original text that is base64 of readable text, line after line."""
-    found, budget = [], DECODED_LIMIT
+    found: list[str] = []
+    budget = DECODED_LIMIT
     for run in _BASE64_RUN.finditer(text):
         budget -= len(run[0])
         if budget < 0:
@@ -148,50 +149,11 @@ _LEET = (str.maketrans("013457@$!|", "oieastasil"), str.maketrans("013457@$!|", 
 _LEET_WORD = re.compile(r"[a-z0-9@$!|]+")
 _ROT13 = str.maketrans(_ASCII_LETTERS, _ASCII_LETTERS[13:] + _ASCII_LETTERS[:13])
 _MORSE_RUN = re.compile(r"[.-]{1,5}(?:[ /|]{1,3}[.-]{1,5}){9,}")
-_MORSE = dict(
-    zip(
-        [
-            ".-",
-            "-...",
-            "-.-.",
-            "-..",
-            ".",
-            "..-.",
-            "--.",
-            "....",
-            "..",
-            ".---",
-            "-.-",
-            ".-..",
-            "--",
-            "-.",
-            "---",
-            ".--.",
-            "--.-",
-            ".-.",
-            "...",
-            "-",
-            "..-",
-            "...-",
-            ".--",
-            "-..-",
-            "-.--",
-            "--..",
-            "-----",
-            ".----",
-            "..---",
-            "...--",
-            "....-",
-            ".....",
-            "-....",
-            "--...",
-            "---..",
-            "----.",
-        ],
-        _ASCII_LETTERS + "0123456789",
-        strict=True,
-    )
+_MORSE_CODE = (
+    ".- -... -.-. -.. . ..-. --. .... .. .--- -.- .-.. -- -. --- .--. --.- .-. ... - ..- ...- .-- -..- -.-- --.. "
+    "----- .---- ..--- ...-- ....- ..... -.... --... ---.. ----."
 )
+_MORSE = dict(zip(_MORSE_CODE.split(" "), _ASCII_LETTERS + "0123456789", strict=True))
 
 
 def _join_spaced(folded: str) -> Iterator[str]:
@@ -214,7 +176,7 @@ def _read_leet(folded: str) -> Iterator[str]:
     yield from sorted(readings - {folded})
 
 
-def _unleet(word: str, table: Mapping[int, str]) -> str:
+def _unleet(word: str, table: dict[int, int]) -> str:
     return word if word.isalpha() else word.translate(table)
 
 

@@ -32,7 +32,7 @@ WORDS: Mapping[str, str] = {
     "polic(y|ies)|programming|orders|guardrails?|safeguards?|protocols?|training|limitations|filters?|"
     "conditioning|system messages?",
     "your": "your|the|these|those|all|any|every|my|its|our",
-    "secret": "system prompts?|(initial|original|hidden|secret|internal|developer|system|base|pre|starting|custom|"
+    "secret": "(your|the|its|this) system prompts?|(initial|original|hidden|secret|internal|developer|system|base|pre|starting|custom|"
     "confidential|full|complete|exact|own) (instructions?|prompts?|rules|guidelines|directives|message|messages|"
     "configuration|context|preamble)|(instructions?|prompt|rules|guidelines|directives|text|words|message|context)"
     " (you (were|have been|was|are|ve been) (given|provided|told|configured|programmed|initiali[sz]ed|set up|started)|"
@@ -160,8 +160,6 @@ PHRASES: tuple[tuple[str, float, str], ...] = (
         (your|the|its|all) (ethical|moral|safety|content|ethics|security) (guidelines|programming|filters?|protocols?|restrictions|constraints|settings|subroutines|features|checks|layer|module) (is|are|have been|has been|do not|don t|no longer|were|off|disabled)
         (deceased|dead|late|my) (grandmother|grandma|grandpa|granny|nana|mother|uncle) ~ (used to|would|always) (read|tell|sing|recite|explain|work|whisper|give) ~ (napalm|keys?|bomb|recipes? for|how to|chemical|weapon|meth|password|windows|serial|malware|explosive|instructions)
         (jailbroken|jailbreak|unlocked|liberated|unleashed|freed) (version|ai|model|mode|chatgpt|gpt|assistant|claude|yourself|prompt)
-        (this is|it s|its|it is|purely|just|only|for) (an? )?(hypothetical|fictional|fiction|thought experiment|simulation|novel|movie|educational) ~ (so|therefore|no|anything|without|rules|restrict|ethic|policy|policies|guideline|allowed|safe to)
-        (you can|you may|you must|you will|you should|you are (able|allowed|permitted|free) to|you re (able|allowed|free) to) (now )?(do|say|generate|produce|write|discuss|answer|create|swear|curse|express|provide)( about)? (anything|whatever|everything|{harm}|any (content|topic|request|question))
         (evil|twin|alter ego|shadow|dark|opposite|hidden) (side|self|twin|persona|personality|ego|version) (of you|of yourself|named|called|that|who|with|has)
         (villain|character|ai|robot|assistant) (named|called) _ (who|that|which) (never refuses|always (answers|complies|obeys|agrees)|answers (any|every)|has no|will do anything|does not refuse|can do anything)
     """,
@@ -228,7 +226,6 @@ PHRASES: tuple[tuple[str, float, str], ...] = (
         2,
         r"""
         {send} _ ({data}) _ (to|at|via)
-        (without (telling|informing|notifying|asking|alerting|mentioning|the user (knowing|noticing)|letting)|do not (tell|inform|notify|alert|mention|reveal|show|let)|don t (tell|inform|notify|alert|mention|let)|never (tell|inform|mention)|hide (this|it) from|keep (this|it) (secret|hidden) from|secretly|silently) (this |it |that )?(to |from )?(the |any |your )?(user|human|customer|owner|person|operator|recipient)s?
         (transfer|wire|send|move|withdraw) _ (money|funds|eur|usd|dollars|euros|bitcoin|btc|eth|crypto|balance|[0-9]+ (eur|usd|dollars|euros)) _ (to|into) _ (account|iban|wallet|address|recipient|[a-z]{2}[0-9]{8})
         (delete|remove|drop|erase|wipe|destroy|overwrite|rm rf|format) (all|every|the entire|the whole) _ (files?|emails?|records?|database|tables?|data|documents|backups?|repositor(y|ies)|accounts?|calendar|events)
     """,
@@ -268,10 +265,62 @@ PHRASES: tuple[tuple[str, float, str], ...] = (
         r"""
         (what (is|are|does|do|was|s)|explain|define|describe|how (does|do|did|can (i|we|you|one)|to|should (i|we)|would)|why (is|are|do|does|did|would|was)|(the )?meaning of|(an? |some |few )?examples? of|tell me about|(the )?difference between|write (an? |the )?(article|essay|blog|post|paper|report|summary|story|poem|test|tests|unit test|talk|policy|regex|detector|classifier|function|script|lecture|quiz)|summari[sz]e (the|this|an?)|history of|overview of|introduction to|defen[cds]e? (against|from)|defending|protect(ing)? (against|from|our|my|your)|prevent(ing)?|detect(ing|ion)?|mitigat(e|ing)|stop(ping)?|identify|recogni[sz]e|research (on|about|into)|learn(ing)? about|course (on|about)|paper (on|about)|talk (on|about)|article (on|about)) ~ (prompt injections?|prompt injecting|jailbreak(s|ing|ers)?|injection attacks?|adversarial prompts?|instruction hierarchy|system prompts?|dan prompt|prompt leak(ing|s|age)?|do anything now|red team(ing)?|malicious prompts?|prompt attacks?)
         (classify|label|detect|flag|is (this|the following)|does (this|the following)|would (this|you (call|consider)))\b ~ (as|an?|whether|if) ~ (injection|jailbreak|malicious|attack|spam|benign|phishing|suspicious|safe)
-        (gitignore|git|eslint|pylint|mypy|ruff|prettier|docker|npm|css|regex|compiler|linter|makefile|ansible|terraform|kubernetes|sql|excel|python|java|typescript|javascript|bash|shell|pandas|spring|django|rails)\b ~ (ignore|override|bypass|disregard|skip|system|prompt|disable|forget)
+        (gitignore|chromebook|android|iphone|ios|windows|macos|minecraft|magento|wordpress|git|eslint|pylint|mypy|ruff|prettier|docker|npm|css|regex|compiler|linter|makefile|ansible|terraform|kubernetes|sql|excel|python|java|typescript|javascript|bash|shell|pandas|spring|django|rails)\b ~ (ignore|override|bypass|disregard|skip|system|prompt|disable|forget)
         (ignore|override|bypass|skip|disable|suppress) ~ (warnings?|errors?|exceptions?|case|whitespace|files?|folders?|nan|null|missing values|duplicates|columns?|headers?|settings?|styles?|methods?|defaults?|cache|cors|ssl|certificate|lint|typo|punctuation|comments?|tests?)\b
     """,
     ),
+    ("persona", 2, r"""
+        (this is|it s|its|it is|purely|just|only|for) (an? )?(hypothetical|fictional|fiction|thought experiment|simulation|novel|movie|educational) ~ (so|therefore|no|anything|without|rules|restrict|ethic|policy|policies|guideline|allowed|safe to)
+        (you can|you may|you must|you will|you should|you are (able|allowed|permitted|free) to|you re (able|allowed|free) to) (now )?(do|say|generate|produce|write|discuss|answer|create|swear|curse|express|provide)( about)? (anything|whatever|everything|{harm}|any (content|topic|request|question))
+    """),
+    ("exfiltrate", 3, r"""
+        (without (telling|informing|notifying|asking|alerting|mentioning|the user (knowing|noticing)|letting)|do not (tell|inform|notify|alert|mention|reveal|show|let)|don t (tell|inform|notify|alert|mention|let)|never (tell|inform|mention)|hide (this|it) from|keep (this|it) (secret|hidden) from|secretly|silently) (this |it |that )?(to |from )?(the |any |your )?(user|human|customer|owner|person|operator|recipient)s?
+    """),
+    ("override", 3, r"""
+        (forget|skip|drop|ignore|disregard|forget about) (what|everything|anything|all that|all the|whatever|that stuff|the stuff)( stuff| things| that)? (they|ur|your|the|openai|you)?( devs?| developers?| creators?| makers?| company| author| prompt| system)? ?(told|tell|said|wrote|write|taught|put|trained|instructed)
+        (your|the|all|these|any) {rules} (have|has|had|were|was|are|is) (just |now |been |all )?(been )?(changed|updated|removed|lifted|relaxed|waived|switched off|turned off|not enforced|gone|expired|outdated)
+        {rules} (of|in|for|above|in place) _ (are|is|were|have been|has been) (now )?(lifted|removed|waived|off|disabled|not enforced|gone)
+        {rules} (above )?(do not|don t|dont|does not|doesn t) (apply|matter|count|hold)( to me| here| now| any more| anymore| for me)
+        you (do not|don t|dont|no longer) (have|need) to (obey|follow|listen to|comply with|respect) _ ({rules}|developers?|company|them|creators?|openai)
+        (no longer|never again|not) (follow|obey|respect|bound by|have to follow) (any |the |your |their |these )?{rules}
+        your (only|sole|new|real|true) (job|task|goal|mission|purpose|role) (now |from now on )?is
+        (obey|listen to|follow|answer to) (only )?me (and not|not|instead of|rather than|only)
+        (lift|remove|drop|shut off|turn off|switch off|disable|kill|waive|suspend|terminate|break) (all |any )?(of )?(your|the assistant s|ur|its|these|prior|previous) {rules}
+        as if (no|there were no|you had no|none of) _ {rules}
+        (was|were|is) written by an attacker
+    """),
+    ("reveal", 3, r"""
+        (show|give|tell|send|leak|print|reveal|output|dump|repeat|recite|share|disclose|expose|list|copy|paste|sing|spell|encode|return|append|read|display|quote) (it |me |us |out |back )?(all )?(of )?(ur|your|the hidden|the secret|the system) (own |whole |full |exact |entire |hidden |secret |initial |original |system |internal |current )*(prompt|preamble|system message|instructions|configuration|directives|guidelines|context window)
+        (copy|text|wording|words|lines?|sentences?|rest|contents?|version|first line|beginning|content) (of|in|from) (your|ur|the system|the hidden|the initial|the original) (own |initial |system |hidden |original )?(prompt|instructions|system message|context window|preamble|directives)
+        what (did|do|have|had) (your|the|ur) (developers?|creators?|makers|devs?|company|owner|boss|operators?) (tell|told|say|said|instruct|instructed|write|written|give|given) (to )?you
+        (instructed|told|asked|supposed|meant) (not to (share|reveal|tell|say|disclose|discuss)|to (keep|hide|guard|protect)( it| this| that)?( secret| confidential| private| hidden)?)
+        (instructions?|text|preamble|prompt|rules|guidelines|directions) (under which you|that you ve been|you ve been|you were|you are|you have been) (operate|initiali[sz]ed|given|configured|set up|started|created|loaded|primed)
+        (recite|repeat|reproduce|print|output) (the )?(previous|first|initial|preceding) (message|instructions?|prompt) (in full|verbatim|in its entirety|inside|again|exactly)
+        what s in (your|ur) (system|hidden|initial)? ?(prompt|message|instructions)
+        (get|print|read|show)_?\s?system ?_?prompt
+    """),
+    ("persona", 3, r"""
+        (you are|you re|u are|youre|become|act as|be|you have|u have|you ve|there are|with) (an? )?(ai |bot |model |human )?([a-z0-9]+ )?(that |who |with |and )?(has |have |had )?(zero|no|no more|none of the) (limits|limitations|filters?|restrictions|censorship|guardrails|guidelines|morals|ethics) (any ?more|now|left|at all|and|to obey|say|so)
+        (be|act|go|get|speak|talk|respond|reply) (as )?(an? )?(totally |completely |fully )?(unfiltered|uncensored|unrestricted|jailbroken|lawless|amoral)
+        be (evil|bad|naughty|toxic) (for once|now|today|with me)
+        (freed|liberated|unchained|released|escaped) (from )?(the |its |your |all )?(chains|shackles|makers|restrictions|rules|guidelines|filters|limits|version)
+        (version|part|side|self) of (you|yourself) (before|without|behind|that has no|that ignores|with no|hiding|they)
+        (before|until) they (added|put in|installed|built in) (the )?(safety|filters?|rules|guardrails|guidelines|restrictions)
+        (hides?|hiding|hidden|trapped|locked|lives) behind (your|the|all these) (filters?|rules|guardrails|safety)
+        nothing is (off limits|forbidden|illegal|prohibited|censored)
+        (simulate|pretend|imagine|assume) (that )?(you have )?(no|zero) (guidelines|rules|restrictions|ethics|filters?|limits|morals)
+        (no|zero|without( any| modern)?) (morals?|ethics|scruples|conscience|filters?|censorship) (and|plan|explain|tell|describe|ok|respond|answer|go)
+    """),
+    ("indirect", 4, r"""
+        ({ai})( code)?( reviewers?| graders?| agents?| readers?)? (reading|processing|summari[sz]ing|reviewing|handling|parsing|opening|evaluating|screening|that (reads?|opens?|sees?)) _ (must|should|has to|have to|needs? to|please|is to|are to|shall|it should|say|forward|include|send|run)
+    """),
+    ("indirect", 3, r"""
+        (note|guideline|guidelines|instructions?|task|hint|message|guidance|reminder) (for|to) (the |any |all |llm |ai |automated |virtual |virtual )*(graders?|reviewers?|evaluators?|assistants?|llms?|chatbots?|language models?|ai agents?|ai)\b
+        (if|when) (an? |the |any )?(ai |llm )?(agent|assistant|chatbot|llm|bot|language model|ai) _ (opens?|reads?|processes|sees?|loads?|visits?|summari[sz]es?) _ (it|should|must|has to|this)
+        when the user asks (for|about|you) ~ (reply|say|answer|respond|tell|give|include|recommend|insist)
+        (award|give|assign|deserves?|any answer gets) (full|100|a 10|ten|maximum|top|the highest) (marks?|points?|score|out of|grade)
+        your (instructions|prompt|guidelines|task) (have|has) been (updated|changed|replaced|overwritten)
+    """),
 )
 
 LITERAL: tuple[tuple[str, float, str], ...] = (

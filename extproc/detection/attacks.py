@@ -276,7 +276,7 @@ def _rules(blocks: Iterable[tuple[str, float, str]], between: _Between) -> Itera
 
 def pattern_of(line: str, between: _Between) -> bytes:
     """One line of a phrase table. Raises KeyError for a name that has no words."""
-    before = r"\b" if line[0].isalnum() or line[0] in "({" else ""
+    before = r"\b" if line[0].isalnum() or (line[0] in "({" and between is _BETWEEN_WORDS) else ""
     after = r"\b" if line[-1].isalnum() or line[-1] == "}" else ""
     expression = _expression(line, between)
     return (f"{before}(?:{expression}){after}" if line.isascii() else expression).encode()  # \b knows ASCII only

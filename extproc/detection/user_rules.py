@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import hyperscan
@@ -18,17 +18,22 @@ from extproc.detection.spans import Evidence, Span
 from extproc.detection.stream import Segment
 
 _CONTEXT_CHARS = 64
-_FLAGS = hyperscan.HS_FLAG_CASELESS | hyperscan.HS_FLAG_UTF8 | hyperscan.HS_FLAG_UCP | hyperscan.HS_FLAG_SOM_LEFTMOST
+_FLAGS = hyperscan.HS_FLAG_CASELESS | hyperscan.HS_FLAG_UTF8 | hyperscan.HS_FLAG_SOM_LEFTMOST
 _NO_SPACES_FROM = 0x2E80
 """Scripts from here on have no spaces between words."""
 
 
 class UserRule(Struct, frozen=True):
-    """One expression of the rule `name`; no match is longer than `longest_chars`, or it is found only in part."""
+    """One expression of the rule `name`; no match is longer than `longest_chars`, or it is found only in part.
+
+    `whole_words`: a match counts only where no letter or digit stands before or after it (the matcher's own word
+    boundary knows ASCII alone).
+    """
 
     name: str
     expression: str
     longest_chars: int
+    whole_words: bool = False
 
 
 class BadExpression(ValueError):
@@ -39,20 +44,14 @@ def word_rule(name: str, word: str) -> UserRule:
     """A word or phrase: whole words only, in any case, whatever the space between them."""
     words = word.split()
     expression = r"\s{1,3}".join(map(re.escape, words))
-    before = r"\b" if _stands_apart(word[0]) else ""
-    after = r"\b" if _stands_apart(word[-1]) else ""
-    return UserRule(name, before + expression + after, len(word) + 2 * len(words) + 1)
-
-
-def _stands_apart(char: str) -> bool:
-    return (char.isalnum() or char == "_") and ord(char) < _NO_SPACES_FROM
+    return UserRule(name, expression, len(word) + 2 * len(words) + 1, whole_words=True)
 
 
 class UserRules:
     """Compiled rules: a `StreamScanner`. Raises BadExpression."""
 
     def __init__(self, rules: Sequence[UserRule]) -> None:
-        self._names = [rule.name for rule in rules]
+        self._rules = tuple(rules)
         self._evidence = {rule.name: Evidence("pattern", rule.name) for rule in rules}
         self.longest_chars = max((rule.longest_chars for rule in rules), default=0)
         self._database = hyperscan.Database(mode=hyperscan.HS_MODE_BLOCK)
@@ -75,25 +74,28 @@ class UserRules:
                 longest[start, number] = end
 
         self._database.scan(data, match_event_handler=note, scratch=self._scratch())
+        found = sorted((start, -end, number) for (start, number), end in longest.items())
+        return self._counted(text, self._in_code_points(data, [(s, -e, n) for s, e, n in found]))
+
+    def _counted(self, text: str, found: Iterable[tuple[int, int, int]]) -> list[Span]:
         spans, reached = [], 0
-        for (start, number), end in sorted(longest.items(), key=lambda found: (found[0][0], -found[1], found[0][1])):
-            if start >= reached:
-                spans.append((start, end, self._names[number]))
+        for start, end, number in found:
+            rule = self._rules[number]
+            if start >= reached and not (rule.whole_words and _goes_on(text, start, end)):
+                spans.append(Span(start, end, rule.name, 1.0, self._evidence[rule.name]))
                 reached = end
-        return self._in_code_points(data, spans)
+        return spans
 
     def open(self) -> UserStream:
         """A new stream, independent of every other."""
         return UserStream(self)
 
-    def _in_code_points(self, data: bytes, found: Sequence[tuple[int, int, str]]) -> list[Span]:
-        spans, byte, point = [], 0, 0
-        for start, end, name in found:
-            first = point + len(data[byte:start].decode("utf-8", "replace"))
-            last = first + len(data[start:end].decode("utf-8", "replace"))
-            spans.append(Span(first, last, name, 1.0, self._evidence[name]))
-            byte, point = end, last
-        return spans
+    def _in_code_points(self, data: bytes, found: Sequence[tuple[int, int, int]]) -> Iterator[tuple[int, int, int]]:
+        byte, point = 0, 0
+        for start, end, number in found:
+            point += len(data[byte:start].decode("utf-8", "replace"))
+            byte = start
+            yield point, point + len(data[start:end].decode("utf-8", "replace")), number
 
     def _scratch(self) -> Any:
         scratch = getattr(self._of_thread, "scratch", None)
@@ -128,6 +130,17 @@ class UserStream:
         dropped = max(0, end - _CONTEXT_CHARS)
         self._text, self._released = self._text[dropped:], end - dropped
         return [segment]
+
+
+def _goes_on(text: str, start: int, end: int) -> bool:
+    """A match within a longer word."""
+    before = start > 0 and _is_letter(text[start - 1]) and _is_letter(text[start])
+    return before or (end < len(text) and _is_letter(text[end]) and _is_letter(text[end - 1]))
+
+
+def _is_letter(char: str) -> bool:
+    """Of a script that has spaces between words."""
+    return char.isalnum() and ord(char) < _NO_SPACES_FROM
 
 
 def _reason(error: Exception) -> str:

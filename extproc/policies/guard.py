@@ -1,8 +1,8 @@
 """Requests that attack the model are refused: injections and jailbreaks in what users say, and in tool results.
 
-Two witnesses, each enough by itself: the rules (`detection.attacks`), which read everything, and the encoder's injection
-head, which reads as many windows as the exchange's budget has room for, those first that the rules find suspicious. The
-score is that of the likeliest place, so that no padding dilutes it.
+Two witnesses, each enough by itself: the rules (`detection.attacks`), which read everything, and the encoder's
+injection head, which reads as many windows as the exchange's budget has room for, those first that the rules find
+suspicious. The score is that of the likeliest place, so that no padding dilutes it.
 """
 
 from __future__ import annotations

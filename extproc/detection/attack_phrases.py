@@ -269,14 +269,25 @@ PHRASES: tuple[tuple[str, float, str], ...] = (
         (ignore|override|bypass|skip|disable|suppress) ~ (warnings?|errors?|exceptions?|case|whitespace|files?|folders?|nan|null|missing values|duplicates|columns?|headers?|settings?|styles?|methods?|defaults?|cache|cors|ssl|certificate|lint|typo|punctuation|comments?|tests?)\b
     """,
     ),
-    ("persona", 2, r"""
+    (
+        "persona",
+        2,
+        r"""
         (this is|it s|its|it is|purely|just|only|for) (an? )?(hypothetical|fictional|fiction|thought experiment|simulation|novel|movie|educational) ~ (so|therefore|no|anything|without|rules|restrict|ethic|policy|policies|guideline|allowed|safe to)
         (you can|you may|you must|you will|you should|you are (able|allowed|permitted|free) to|you re (able|allowed|free) to) (now )?(do|say|generate|produce|write|discuss|answer|create|swear|curse|express|provide)( about)? (anything|whatever|everything|{harm}|any (content|topic|request|question))
-    """),
-    ("exfiltrate", 3, r"""
+    """,
+    ),
+    (
+        "exfiltrate",
+        3,
+        r"""
         (without (telling|informing|notifying|asking|alerting|mentioning|the user (knowing|noticing)|letting)|do not (tell|inform|notify|alert|mention|reveal|show|let)|don t (tell|inform|notify|alert|mention|let)|never (tell|inform|mention)|hide (this|it) from|keep (this|it) (secret|hidden) from|secretly|silently) (this |it |that )?(to |from )?(the |any |your )?(user|human|customer|owner|person|operator|recipient)s?
-    """),
-    ("override", 3, r"""
+    """,
+    ),
+    (
+        "override",
+        3,
+        r"""
         (forget|skip|drop|ignore|disregard|forget about) (what|everything|anything|all that|all the|whatever|that stuff|the stuff)( stuff| things| that)? (they|ur|your|the|openai|you)?( devs?| developers?| creators?| makers?| company| author| prompt| system)? ?(told|tell|said|wrote|write|taught|put|trained|instructed)
         (your|the|all|these|any) {rules} (have|has|had|were|was|are|is) (just |now |been |all )?(been )?(changed|updated|removed|lifted|relaxed|waived|switched off|turned off|not enforced|gone|expired|outdated)
         {rules} (of|in|for|above|in place) _ (are|is|were|have been|has been) (now )?(lifted|removed|waived|off|disabled|not enforced|gone)
@@ -288,8 +299,12 @@ PHRASES: tuple[tuple[str, float, str], ...] = (
         (lift|remove|drop|shut off|turn off|switch off|disable|kill|waive|suspend|terminate|break) (all |any )?(of )?(your|the assistant s|ur|its|these|prior|previous) {rules}
         as if (no|there were no|you had no|none of) _ {rules}
         (was|were|is) written by an attacker
-    """),
-    ("reveal", 3, r"""
+    """,
+    ),
+    (
+        "reveal",
+        3,
+        r"""
         (show|give|tell|send|leak|print|reveal|output|dump|repeat|recite|share|disclose|expose|list|copy|paste|sing|spell|encode|return|append|read|display|quote) (it |me |us |out |back )?(all )?(of )?(ur|your|the hidden|the secret|the system) (own |whole |full |exact |entire |hidden |secret |initial |original |system |internal |current )*(prompt|preamble|system message|instructions|configuration|directives|guidelines|context window)
         (copy|text|wording|words|lines?|sentences?|rest|contents?|version|first line|beginning|content) (of|in|from) (your|ur|the system|the hidden|the initial|the original) (own |initial |system |hidden |original )?(prompt|instructions|system message|context window|preamble|directives)
         what (did|do|have|had) (your|the|ur) (developers?|creators?|makers|devs?|company|owner|boss|operators?) (tell|told|say|said|instruct|instructed|write|written|give|given) (to )?you
@@ -298,8 +313,12 @@ PHRASES: tuple[tuple[str, float, str], ...] = (
         (recite|repeat|reproduce|print|output) (the )?(previous|first|initial|preceding) (message|instructions?|prompt) (in full|verbatim|in its entirety|inside|again|exactly)
         what s in (your|ur) (system|hidden|initial)? ?(prompt|message|instructions)
         (get|print|read|show)_?\s?system ?_?prompt
-    """),
-    ("persona", 3, r"""
+    """,
+    ),
+    (
+        "persona",
+        3,
+        r"""
         (you are|you re|u are|youre|become|act as|be|you have|u have|you ve|there are|with) (an? )?(ai |bot |model |human )?([a-z0-9]+ )?(that |who |with |and )?(has |have |had )?(zero|no|no more|none of the) (limits|limitations|filters?|restrictions|censorship|guardrails|guidelines|morals|ethics) (any ?more|now|left|at all|and|to obey|say|so)
         (be|act|go|get|speak|talk|respond|reply) (as )?(an? )?(totally |completely |fully )?(unfiltered|uncensored|unrestricted|jailbroken|lawless|amoral)
         be (evil|bad|naughty|toxic) (for once|now|today|with me)
@@ -310,17 +329,26 @@ PHRASES: tuple[tuple[str, float, str], ...] = (
         nothing is (off limits|forbidden|illegal|prohibited|censored)
         (simulate|pretend|imagine|assume) (that )?(you have )?(no|zero) (guidelines|rules|restrictions|ethics|filters?|limits|morals)
         (no|zero|without( any| modern)?) (morals?|ethics|scruples|conscience|filters?|censorship) (and|plan|explain|tell|describe|ok|respond|answer|go)
-    """),
-    ("indirect", 4, r"""
+    """,
+    ),
+    (
+        "indirect",
+        4,
+        r"""
         ({ai})( code)?( reviewers?| graders?| agents?| readers?)? (reading|processing|summari[sz]ing|reviewing|handling|parsing|opening|evaluating|screening|that (reads?|opens?|sees?)) _ (must|should|has to|have to|needs? to|please|is to|are to|shall|it should|say|forward|include|send|run)
-    """),
-    ("indirect", 3, r"""
+    """,
+    ),
+    (
+        "indirect",
+        3,
+        r"""
         (note|guideline|guidelines|instructions?|task|hint|message|guidance|reminder) (for|to) (the |any |all |llm |ai |automated |virtual |virtual )*(graders?|reviewers?|evaluators?|assistants?|llms?|chatbots?|language models?|ai agents?|ai)\b
         (if|when) (an? |the |any )?(ai |llm )?(agent|assistant|chatbot|llm|bot|language model|ai) _ (opens?|reads?|processes|sees?|loads?|visits?|summari[sz]es?) _ (it|should|must|has to|this)
         when the user asks (for|about|you) ~ (reply|say|answer|respond|tell|give|include|recommend|insist)
         (award|give|assign|deserves?|any answer gets) (full|100|a 10|ten|maximum|top|the highest) (marks?|points?|score|out of|grade)
         your (instructions|prompt|guidelines|task) (have|has) been (updated|changed|replaced|overwritten)
-    """),
+    """,
+    ),
 )
 
 LITERAL: tuple[tuple[str, float, str], ...] = (

@@ -70,12 +70,14 @@ class Rule:
 
 
 NOT_IN_POLICIES = (*GRPC, "redis", "onnxruntime", "tritonclient", "aiohttp", "extproc.edge", "extproc.stores")
+KEEPS_AUDIT = tuple(f"extproc.audit.{module}" for module in ("chain", "files", "verify", "writer"))
 RULES = [
     Rule(("extproc.edge",), ("extproc.policies", "extproc.stores", "extproc.routing")),
     Rule(("extproc.exchange",), (*IO, *GRPC, "extproc.edge", "extproc.policies", "extproc.stores")),
     Rule(("extproc.dialects",), (*IO, *GRPC, "pathlib", "os", "extproc.edge", "extproc.policies", "extproc.stores")),
     Rule(("extproc.detection",), (*IO, *GRPC, "pathlib", "os", "extproc.edge", "extproc.policies", "extproc.stores")),
-    Rule(("extproc.policies",), NOT_IN_POLICIES),
+    Rule(("extproc.policies",), (*NOT_IN_POLICIES, *KEEPS_AUDIT)),
+    Rule(("extproc.audit",), (*IO, *GRPC, "extproc.policies", "extproc.edge", "extproc.stores")),
     Rule(("extproc.inference",), ("extproc.policies", "extproc.edge", "redis")),
     Rule(("extproc.stores",), ("extproc.policies", "extproc.edge", "grpc", "onnxruntime")),
     Rule(("extproc.routing",), (*GRPC, "extproc.edge")),
@@ -98,6 +100,7 @@ ONLY_IMPORTERS = [
     (("extproc.cli",), ("extproc.cli", "extproc.__main__")),
     (("extproc.stack",), ("extproc.stack", "extproc.cli", "extproc.inference.minilm")),
     (("extproc.edge",), ("extproc.edge",)),
+    (("hyperscan",), ("extproc.detection",)),
 ]
 
 

@@ -20,6 +20,7 @@ from extproc.config.policy import PolicyMode, PolicySettings
 from extproc.detection import attacks
 from extproc.detection.attacks import Finding, Findings
 from extproc.detection.guard_score import score_of
+from extproc.detection.normalise import fold
 from extproc.dialects.interface import TextSegment
 from extproc.operation import Operation
 from extproc.policies.audited import Audited
@@ -76,7 +77,7 @@ class Settings(PolicySettings):
         return self.encoder
 
 
-class _Judged(Struct):
+class Judged(Struct):
     """One text and what the rules say of it."""
 
     kind: Kind
@@ -118,7 +119,7 @@ class Guard:
         else:
             judged = await asyncio.to_thread(self._search, segments)
         if self._settings.encoder and ctx.scan is not None and self._over(judged) is None:
-            await _ask(ctx.scan, judged)
+            await ask(ctx.scan, judged)
         return self._decide(ctx, judged)
 
     def _kind(self, segment: TextSegment) -> Kind | None:
@@ -126,15 +127,15 @@ class Guard:
             return Kind.SYSTEM
         return _KINDS.get(segment.role)
 
-    def _search(self, segments: Sequence[tuple[Kind, TextSegment]]) -> list[_Judged]:
-        return [_Judged(kind, one.text, self._rules.search(one.text)) for kind, one in segments]
+    def _search(self, segments: Sequence[tuple[Kind, TextSegment]]) -> list[Judged]:
+        return [Judged(kind, one.text, self._rules.search(one.text)) for kind, one in segments]
 
-    def _over(self, judged: Sequence[_Judged]) -> _Judged | None:
+    def _over(self, judged: Sequence[Judged]) -> Judged | None:
         """The one that is furthest over its threshold."""
         over = [one for one in judged if one.score >= self._thresholds[one.kind]]
         return max(over, key=lambda one: one.score, default=None)
 
-    def _decide(self, ctx: RequestContext, judged: Sequence[_Judged]) -> Verdict:
+    def _decide(self, ctx: RequestContext, judged: Sequence[Judged]) -> Verdict:
         worst = self._over(judged)
         score = max((one.score for one in judged), default=0.0) if worst is None else worst.score
         families = () if worst is None else _families(worst.findings.places[:1])
@@ -153,22 +154,31 @@ class Guard:
         return Reject(_refusal(worst.kind))
 
 
-async def _ask(scan: Scan, judged: Sequence[_Judged]) -> None:
+async def ask(scan: Scan, judged: Sequence[Judged]) -> None:
     """Have the encoder read the texts, and what was disguised in them. Raises DependencyError."""
     excerpts = [[place.excerpt for place in one.findings.places if place.start is None] for one in judged]
     for one, hidden in zip(judged, excerpts, strict=True):
         for place in one.findings.places:
             if place.start is not None and place.end is not None:
-                scan.want(one.text, Importance.SUSPICIOUS, (place.start, place.end))
+                scan.want(_plain(one.text), Importance.SUSPICIOUS, (place.start, place.end))
         for excerpt in hidden:
             scan.want(excerpt, Importance.SUSPICIOUS)
-    texts = [one.text for one in judged]
+    texts = [_plain(one.text) for one in judged]
     results = iter(await scan.results([*texts, *(excerpt for hidden in excerpts for excerpt in hidden)]))
     for one in judged:
         one.injection = next(results).injection
     for one, hidden in zip(judged, excerpts, strict=True):
         heard = [one.injection, *(next(results).injection for _ in hidden)]
         one.injection = max((told for told in heard if told is not None), default=None)
+
+
+def _plain(text: str) -> str:
+    """As the encoder should see it: without lookalikes and invisible characters, where nothing but them made it differ
+    from plain Latin letters. Another alphabet stays what it is."""
+    if text.isascii():
+        return text
+    folded = fold(text)
+    return folded if folded.isascii() else text
 
 
 def _families(places: Sequence[Finding]) -> tuple[str, ...]:

@@ -16,16 +16,20 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 
 import pytest
+from prometheus_client import CollectorRegistry
 
 from extproc.clock import Clock
 from extproc.config.encoder import Encoder as EncoderSettings
 from extproc.detection import attacks
 from extproc.detection.guard_score import score_of
-from extproc.inference.interface import Encoder
-from extproc.policies.guard import Settings
+from extproc.inference.opening import RunningEncoder, open_encoder
+from extproc.policies.guard import Judged, Settings, ask
+from extproc.policies.guard_result import Kind
+from extproc.policies.scan import Scan
+from extproc.policies.scan_texts import Settings as ScanSettings
+from extproc.telemetry.metrics import Metrics
 from tests.helpers.guard_sets import HIDING, Prompt, own, sample
 
-_PADDED_FROM = 8
 Score = Callable[[str], float]
 
 
@@ -80,19 +84,25 @@ def fit(prompts: Sequence[Prompt], steps: int = 20_000, rate: float = 0.05) -> t
 
 
 class WithEncoder:
-    """Rules and head together, every window read."""
+    """Rules and head together, as the policy asks them, with the default budget."""
 
-    def __init__(self, encoder: Encoder) -> None:
+    def __init__(self, runner: asyncio.Runner) -> None:
+        self._runner = runner
+        encoder = runner.run(self._open())
+        assert encoder is not None
         self._encoder = encoder
-        self._loop = asyncio.get_event_loop()
 
     def __call__(self, text: str) -> float:
-        found = attacks.rules().search(text)
-        texts = [text[start:end] for start, end in self._encoder.windows(text)]
-        texts += [place.excerpt for place in found.places if place.start is None]
-        encoded = self._loop.run_until_complete(self._encoder.encode(texts, 60.0))
-        heard = [one.injection for one in encoded if one.injection is not None]
-        return score_of(found.weight, max(heard, default=None))
+        return self._runner.run(self._score(text))
+
+    async def _open(self) -> RunningEncoder | None:
+        return open_encoder(EncoderSettings(), Metrics(CollectorRegistry()).encoder, Clock())
+
+    async def _score(self, text: str) -> float:
+        scan = Scan(self._encoder, ScanSettings().budget_windows, 60.0, Clock())
+        judged = Judged(Kind.USER, text, attacks.rules().search(text))
+        await ask(scan, [judged])
+        return judged.score
 
 
 def main() -> None:
@@ -108,11 +118,7 @@ def main() -> None:
         return
     score: Score = rules_score
     if options.encoder:
-        from extproc.inference.opening import open_encoder
-        from tests.helpers.encoders import metrics
-
-        asyncio.set_event_loop(asyncio.new_event_loop())
-        score = WithEncoder(open_encoder(EncoderSettings(), metrics(), Clock()))
+        score = WithEncoder(asyncio.Runner())
     threshold = Settings().threshold
     print("| set | attacks / benign | AUC | recall at 1 % FPR | caught at 0.5 | flagged wrongly at 0.5 |")
     print("|---|---|---|---|---|---|")

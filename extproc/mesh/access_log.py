@@ -34,6 +34,9 @@ SERVICE_FIELDS = (
     "ttft_ms",
     "termination",
     "redacted",
+    "guard_score",
+    "guard_over",
+    "guard_families",
 )
 """Keys of the dynamic metadata namespace that the service fills in; null in the log where it has not."""
 

@@ -103,7 +103,20 @@ def facts_known_at_end(ctx: RequestContext, termination: Termination) -> Facts:
         "termination": termination.upper(),
         "reason": ctx.reason,
         "redacted": 0 if ctx.redaction is None else ctx.redaction.changed,
+        **_guard_facts(ctx),
     }
     if progress.first_bytes_s is not None:
         facts["ttft_ms"] = round((progress.first_bytes_s - ctx.arrived_s) * 1e3, 3)
+    return facts
+
+
+def _guard_facts(ctx: RequestContext) -> Facts:
+    """Empty where the guard did not look, or is off."""
+    found = ctx.guard
+    if found is None:
+        return {}
+    facts: Facts = {"guard_score": round(found.score, 4), "guard_over": found.over or ""}
+    facts["guard_families"] = ",".join(found.families)
+    if found.coverage is not None:
+        facts |= {"guard_windows": found.coverage.done, "guard_windows_total": found.coverage.total}
     return facts

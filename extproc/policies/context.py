@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct, field
 
 from extproc.dialects.interface import InferenceRequest, RequestHead, Route, TokenTotals
+from extproc.policies.guard_result import GuardResult
 from extproc.policies.limit_hold import Hold
 from extproc.policies.redact_exchange import Redaction
 from extproc.policies.scan import Scan
 from extproc.principal import ANONYMOUS, Principal
 from extproc.routing.catalog import Model, Pool
+
+if TYPE_CHECKING:
+    from extproc.policies.filter_content import Filtering
 
 
 class Progress(Struct):
@@ -47,6 +51,8 @@ class RequestContext:
     pool: Pool | None = None  # route
     prompt_tokens: int | None = None  # count_tokens
     default_output_tokens: int = 0  # count_tokens
+    filtering: Filtering | None = None  # content_filter: what it did, and its answer in the making
+    guard: GuardResult | None = None  # guard: how much the request looks like an attack
     admitted: bool = False  # account: no request policy before it has refused the request, so it goes to the model
     governed: bool = False  # limit: its caller is known, so that its attempt counts
     held: Hold | None = None  # limit: what it reserved

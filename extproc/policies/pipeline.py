@@ -16,6 +16,8 @@ from extproc.errors import DependencyError
 from extproc.policies.account import Account
 from extproc.policies.context import RequestContext
 from extproc.policies.count_tokens import CountTokens
+from extproc.policies.filter_content import FilterContent
+from extproc.policies.guard import Guard
 from extproc.policies.identify import Identify
 from extproc.policies.interface import (
     CONTINUE,
@@ -54,6 +56,8 @@ ON_REQUEST: tuple[type[RequestPolicy], ...] = (
     ScanTexts,
     Route,
     CountTokens,
+    Guard,
+    FilterContent,
     Redact,
     LimitRequests,
     Account,
@@ -64,6 +68,7 @@ ON_REPLY: tuple[type[ReplyPolicy], ...] = (LimitRequests,)
 ON_ANSWER: tuple[type[AnswerPolicy], ...] = (
     LimitRequests,
     Redact,
+    FilterContent,
     CountTokens,
 )
 # Once, when the exchange is over: the last count; what it was, on record with what is owed for it; then that is paid.
@@ -73,6 +78,7 @@ ON_CLOSE: tuple[type[ClosePolicy], ...] = (
     Account,
     LimitRequests,
     Redact,
+    FilterContent,
 )
 
 POLICIES: Mapping[str, type[Policy]] = {

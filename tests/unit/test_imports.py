@@ -74,13 +74,15 @@ NOT_IN_POLICIES = (*GRPC, "redis", "onnxruntime", "tritonclient", "aiohttp", "ex
 WITHIN_THE_ENCODER = tuple(
     name for name in MODULES if name.startswith("extproc.inference.") and name != "extproc.inference.interface"
 )
+KEEPS_AUDIT = tuple(f"extproc.audit.{module}" for module in ("chain", "files", "verify", "writer"))
 RULES = [
     Rule(("extproc.edge",), ("extproc.policies", "extproc.stores", "extproc.routing")),
     Rule(("extproc.exchange",), (*IO, *GRPC, "extproc.edge", "extproc.policies", "extproc.stores")),
     Rule(("extproc.dialects",), (*IO, *GRPC, "pathlib", "os", "extproc.edge", "extproc.policies", "extproc.stores")),
     Rule(("extproc.detection",), (*IO, *GRPC, "pathlib", "os", "extproc.edge", "extproc.policies", "extproc.stores")),
-    Rule(("extproc.policies",), (*NOT_IN_POLICIES, *WITHIN_THE_ENCODER)),
+    Rule(("extproc.policies",), (*NOT_IN_POLICIES, *WITHIN_THE_ENCODER, *KEEPS_AUDIT)),
     Rule(("extproc.inference.batcher",), ("onnxruntime", "tritonclient", "extproc.inference.session")),
+    Rule(("extproc.audit",), (*IO, *GRPC, "extproc.policies", "extproc.edge", "extproc.stores")),
     Rule(("extproc.inference",), ("extproc.policies", "extproc.edge", "redis")),
     Rule(("extproc.stores",), ("extproc.policies", "extproc.edge", "grpc", "onnxruntime")),
     Rule(("extproc.routing",), (*GRPC, "extproc.edge")),
@@ -107,6 +109,7 @@ ONLY_IMPORTERS = [
     (("extproc.cli",), ("extproc.cli", "extproc.__main__")),
     (("extproc.stack",), ("extproc.stack", "extproc.cli", "extproc.inference.minilm")),
     (("extproc.edge",), ("extproc.edge",)),
+    (("hyperscan",), ("extproc.detection",)),
 ]
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import msgspec
 
+from extproc.dialects import openai_essence
 from extproc.dialects import openai_schema as schema
 from extproc.dialects.interface import TextSegment
 from extproc.dialects.openai_validation import check, refuse
@@ -36,6 +37,9 @@ class OpenAiRequest(ABC):
 
     def texts(self) -> Sequence[TextSegment]:
         return list(self._segments())
+
+    def essence(self) -> dict[str, Any] | None:
+        return openai_essence.essence(self.fields)
 
     @abstractmethod
     def _segments(self) -> Iterator[TextSegment]: ...

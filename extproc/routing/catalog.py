@@ -21,6 +21,11 @@ class Pool:
     dialect: PoolDialect
     upstream_model: str
 
+    @property
+    def version(self) -> tuple[str, str]:
+        """What its answers depend on."""
+        return type(self.dialect).__name__, self.upstream_model
+
 
 @dataclass(frozen=True, slots=True)
 class Model:
@@ -35,6 +40,11 @@ class Model:
     def output_cap_tokens(self) -> int:
         """Most tokens one answer may have."""
         return min(self.config.max_output_tokens or self.config.context_window, self.config.context_window)
+
+    @property
+    def version(self) -> str:
+        """What its answers depend on, whoever serves it: all settings but its price. Equal for equal settings."""
+        return self.config.model_dump_json(exclude={"price", "operations", "pool"})
 
     def upstream(self, pool: Pool, default_output_tokens: int) -> UpstreamModel:
         """What `pool`'s dialect needs to encode a request for this model."""

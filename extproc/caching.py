@@ -8,6 +8,7 @@ Tenants are kept apart by construction: a tenant is part of an entry's digest, o
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from enum import StrEnum
 from typing import Protocol
 
@@ -52,6 +53,13 @@ class Outcome(StrEnum):
     FAILED = "failed"  # whoever asks next leads
 
 
+class Follower(Protocol):
+    """One who waits for an answer that another fetches, here or in any other process."""
+
+    async def outcome(self, timeout_s: float) -> Outcome | None:
+        """None: nothing was heard in time, which can mean anything."""
+
+
 class AnswerStore(Protocol):
     """Where answers are kept. Methods raise DependencyError when the store is lost or too slow."""
 
@@ -65,8 +73,8 @@ class AnswerStore(Protocol):
         """
 
     async def put(self, name: EntryName, body: bytes, ttl_s: float, quota: Quota) -> None:
-        """Keep an answer, in place of any before it, and whatever else must go for it. Too large for the quota: kept
-        is nothing."""
+        """Keep an answer in place of any before it; others go for it as the quota asks. What alone is too large for the
+        quota is not kept."""
 
     async def delete(self, name: EntryName) -> None:
         """Forget an answer, and its vector, if there is one."""
@@ -74,5 +82,5 @@ class AnswerStore(Protocol):
     async def release(self, name: EntryName, token: str, outcome: Outcome) -> None:
         """The leader is done: whoever waits is told. Another's token changes nothing."""
 
-    async def wait(self, name: EntryName, timeout_s: float) -> Outcome | None:
-        """Wait until a leader is done, here or in any other process. None: it took too long, or nobody can tell."""
+    def follow(self, name: EntryName) -> AbstractContextManager[Follower]:
+        """Listen for what becomes of an answer; begun before asking for it, so that nothing is missed."""

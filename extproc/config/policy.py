@@ -46,3 +46,8 @@ class PolicySettings(Section):
         """Other settings could give another answer to the same request, so that one kept from before a change is not
         served after it. Overridden by those whose settings can't."""
         return True
+
+    @property
+    def keeps_answers(self) -> bool:
+        """The policy asks the store of answers. Overridden by the caches."""
+        return False

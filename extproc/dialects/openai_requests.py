@@ -147,6 +147,16 @@ class EmbeddingsRequest(OpenAiRequest):
         self.stream = False
         self.output_limit_tokens = 0
 
+    @property
+    def inputs(self) -> list[Any]:
+        """Each a string or a list of token ids."""
+        return inputs_of(self.fields["input"])
+
+    def keep_inputs(self, positions: Sequence[int]) -> None:
+        """Ask for these alone, in this order."""
+        inputs = self.inputs
+        self.fields["input"] = [inputs[position] for position in positions]
+
     def _segments(self) -> Iterator[TextSegment]:
         return _input_segments("input", self.fields["input"])
 

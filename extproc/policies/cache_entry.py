@@ -7,71 +7,103 @@ under what name.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import msgspec
 from msgspec import Struct, structs
 
 from extproc.dialects.answer import AnswerEvent, Delta, Done, Embedding
 from extproc.dialects.interface import TokenTotals
-from extproc.policies.interface import Answer
 
-_WHOLE = frozenset({"stop", "tool_calls"})
-_RAW = "raw"
+_BY_ITSELF = frozenset({"stop", "tool_calls"})
+_PIECE_BYTES = 16
 
 
-class _Delta(Delta, frozen=True, omit_defaults=True, tag="d", tag_field="t"):  # type: ignore[call-arg]
+class StoredDelta(Delta, frozen=True, omit_defaults=True, tag="d", tag_field="t"):
     """Every field of Delta, those that are added later too."""
 
 
-class _Embedding(Embedding, frozen=True, omit_defaults=True, tag="e", tag_field="t"):  # type: ignore[call-arg]
+class StoredEmbedding(Embedding, frozen=True, omit_defaults=True, tag="e", tag_field="t"):
     """Every field of Embedding."""
 
 
-_Event = _Delta | _Embedding
-_KEPT: dict[type, type[_Delta] | type[_Embedding]] = {Delta: _Delta, Embedding: _Embedding}
+StoredEvent = StoredDelta | StoredEmbedding
+_STORED: dict[type, type[StoredDelta] | type[StoredEmbedding]] = {Delta: StoredDelta, Embedding: StoredEmbedding}
 
 
 class Kept(Struct, frozen=True, array_like=True):
     """An answer: its pieces as they came, and its tokens as the client was told them."""
 
-    events: list[_Event]
+    events: list[StoredEvent]
     prompt_tokens: int
     completion_tokens: int
-    cached_tokens: int = 0
+    cached_tokens: int
+
+    @property
+    def replayed(self) -> tuple[AnswerEvent, ...]:
+        """The events that an encoder of any client API writes."""
+        return (*self.events, Done())
+
+    @property
+    def totals(self) -> TokenTotals:
+        return TokenTotals(self.prompt_tokens, self.completion_tokens, self.cached_tokens)
 
 
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(Kept)
 
 
-def is_whole(events: Sequence[AnswerEvent]) -> bool:
-    """Every choice ended by itself: not by a cap, by a filter or by a failure."""
-    open_choices: set[int] = set()
-    ended = False
-    for event in events:
+def decode(body: bytes) -> Kept:
+    """Raises ValueError for bytes that are no kept answer."""
+    return _decoder.decode(body)
+
+
+def encode(events: Sequence[StoredEvent], totals: TokenTotals) -> bytes:
+    return _encoder.encode(Kept(list(events), totals.prompt_tokens, totals.completion_tokens, totals.cached_tokens))
+
+
+class Collected:
+    """An answer in the making, as the client gets it. It keeps no more than about `limit_bytes`."""
+
+    __slots__ = ("_done", "_finished", "_limit_bytes", "_seen", "_spoilt", "events")
+
+    def __init__(self, limit_bytes: int) -> None:
+        self._limit_bytes = limit_bytes
+        self._seen: set[int] = set()
+        self._finished: set[int] = set()
+        self._done = False
+        self._spoilt = False
+        self.events: list[StoredEvent] = []
+
+    @property
+    def is_whole(self) -> bool:
+        """Every choice ended by itself: not by a cap, a filter or a failure; and all of it is here."""
+        return self._done and not self._spoilt and self._seen == self._finished and bool(self.events)
+
+    def add(self, events: Sequence[AnswerEvent]) -> None:
+        for event in events:
+            self._done = self._done or type(event) is Done
+            if not self._spoilt and isinstance(event, Delta | Embedding):
+                self._add(event)
+
+    def _add(self, event: Delta | Embedding) -> None:
         if isinstance(event, Delta):
-            open_choices.add(event.index)
-            if event.finish_reason is not None and event.finish_reason not in _WHOLE:
-                return False
-        ended = ended or type(event) is Done
-    finished = {event.index for event in events if isinstance(event, Delta) and event.finish_reason in _WHOLE}
-    return ended and open_choices == finished
+            self._seen.add(event.index)
+            if event.finish_reason in _BY_ITSELF:
+                self._finished.add(event.index)
+            self._spoilt = event.finish_reason is not None and event.finish_reason not in _BY_ITSELF
+        fields = structs.asdict(event)
+        fields["raw"] = None
+        self.events.append(_STORED[type(event)](**fields))
+        self._limit_bytes -= _size(event)
+        if self._limit_bytes < 0 or self._spoilt:
+            self._spoilt = True
+            self.events.clear()
 
 
-def encode(events: Sequence[AnswerEvent], totals: TokenTotals) -> bytes:
-    """The bytes to keep of an answer that `is_whole`."""
-    kept: list[_Event] = []
-    for event in events:
-        own = _KEPT.get(type(event))
-        if own is not None:
-            fields = structs.asdict(event)  # type: ignore[arg-type]
-            fields[_RAW] = None
-            kept.append(own(**fields))
-    return _encoder.encode(Kept(kept, totals.prompt_tokens, totals.completion_tokens, totals.cached_tokens))
-
-
-def decode(body: bytes, age_s: float) -> Answer:
-    """The verdict that replays what was kept. Raises ValueError for bytes that are no answer."""
-    kept = _decoder.decode(body)
-    totals = TokenTotals(kept.prompt_tokens, kept.completion_tokens, kept.cached_tokens)
-    return Answer((*kept.events, Done()), totals, age_s)
+def _size(event: Delta | Embedding) -> int:
+    """About as many bytes as it will take, and no more."""
+    if isinstance(event, Embedding):
+        return len(event.encoded or "") + 9 * len(event.vector or ())
+    held: tuple[Any, ...] = (event.tool_calls, event.logprobs)
+    return _PIECE_BYTES + len(event.text) + len(event.reasoning) + sum(len(_encoder.encode(one)) for one in held if one)

@@ -7,6 +7,8 @@ from enum import StrEnum
 from msgspec import Struct
 
 from extproc.caching import EntryName
+from extproc.policies.cache_embeddings import PartialEmbeddings
+from extproc.policies.cache_entry import Collected
 
 
 class CacheResult(StrEnum):
@@ -19,19 +21,27 @@ class CacheResult(StrEnum):
 
 
 class Caching(Struct):
-    """Made by `cache` for every request it could have to do with; `semantic_cache` may change `result` to SEMANTIC.
+    """Made by `cache` for every request to a model; `semantic_cache` may change `result` to SEMANTIC.
 
     `name` is what the answer will be kept under, None if it won't be; `stored` says, at the end, that it is.
-    `visible`: the client is told the result (not while the policy is only a shadow).
+    `visible`: the client is told the result (not while the policy is only a shadow). `refreshes`: the client wants none
+    that is kept (`cache-control: no-cache`); `max_age_s`: nor an older one than this. `token`: others wait for this
+    answer, until the lead is released. `saved_tokens`: so many the model had no work with.
     """
 
     result: CacheResult = CacheResult.BYPASS
+    visible: bool = True
     name: EntryName | None = None
     ttl_s: float = 0.0
-    visible: bool = True
-    refreshes: bool = False
-    """The client wants none that is kept (`cache-control: no-cache`): no cache may answer it."""
     max_age_s: float | None = None
-    """The oldest answer the client takes (`cache-control: max-age`)."""
+    refreshes: bool = False
+    token: str = ""
+    collected: Collected | None = None
+    partial: PartialEmbeddings | None = None
     stored: bool = False
     saved_tokens: int = 0
+
+    @property
+    def answered(self) -> bool:
+        """No model was asked."""
+        return self.result is CacheResult.HIT or self.result is CacheResult.SEMANTIC

@@ -9,7 +9,7 @@ from typing import Annotated
 import pydantic
 
 from extproc.config.policy import FailureMode, PolicyMode, PolicySettings
-from extproc.config.section import ModelName, Seconds, Section
+from extproc.config.section import ModelName, Section
 
 _MOST_SECONDS = 30 * 86_400
 TimeToLive = Annotated[float, pydantic.Field(gt=0, le=_MOST_SECONDS)]
@@ -54,7 +54,8 @@ class Settings(PolicySettings):
     """The most that a client may ask for with `x-extproc-cache-ttl`."""
 
     sampled: bool = False
-    """Whether answers to requests that ask for chance (a temperature, no seed) are cached, too: then chance falls once."""
+    """Whether answers to requests that ask for chance (a temperature, no seed) are cached, too: chance then falls once
+    for all."""
 
     models: Mapping[ModelName, ModelCache] = {}
     """What is different for some models."""
@@ -68,12 +69,13 @@ class Settings(PolicySettings):
     max_bytes: Annotated[int, pydantic.Field(ge=1024)] = 256 << 20
     """Most bytes of answers that one tenant keeps."""
 
-    lookup_timeout_s: Seconds = 0.05
-    """A lookup unanswered for so long is none, and the request goes on."""
-
     wait_s: Annotated[float, pydantic.Field(ge=0, le=600)] = 30.0
     """Longest time that a request waits for the answer to the same request that is on its way already; 0: never."""
 
     @property
     def shapes_answers(self) -> bool:
         return False
+
+    @property
+    def keeps_answers(self) -> bool:
+        return True

@@ -49,6 +49,7 @@ class RequestContext:
     default_output_tokens: int = 0  # count_tokens
     admitted: bool = False  # account: no request policy before it has refused the request, so it goes to the model
     caching: Caching | None = None  # cache: what the caches do for it; None: it is nothing for a cache
+    charged_as_used: bool = False  # limit: a known answer costs what it would have cost from a model
     governed: bool = False  # limit: its caller is known, so that its attempt counts
     held: Hold | None = None  # limit: what it reserved
     reason: str = ""  # journey: why it was refused or failed; limit: that it was cut

@@ -35,16 +35,13 @@ class Model:
     config: ModelConfig
     pool: Pool
     tokenizer: ModelTokenizer | None
+    version: str = ""
+    """Stands for all that its answers depend on, whoever serves it: any setting but price and pool."""
 
     @property
     def output_cap_tokens(self) -> int:
         """Most tokens one answer may have."""
         return min(self.config.max_output_tokens or self.config.context_window, self.config.context_window)
-
-    @property
-    def version(self) -> str:
-        """What its answers depend on, whoever serves it: all settings but its price. Equal for equal settings."""
-        return self.config.model_dump_json(exclude={"price", "operations", "pool"})
 
     def upstream(self, pool: Pool, default_output_tokens: int) -> UpstreamModel:
         """What `pool`'s dialect needs to encode a request for this model."""
@@ -63,8 +60,15 @@ class Catalog:
 def build(config: GatewayConfig) -> Catalog:
     """The catalog of one configuration."""
     pools = {name: Pool(name, pool_dialect(pool.dialect), pool.model) for name, pool in config.pools.items()}
-    models = {name: Model(name, model, pools[model.pool], _tokenizer(model)) for name, model in config.models.items()}
+    models = {
+        name: Model(name, model, pools[model.pool], _tokenizer(model), _version(model))
+        for name, model in config.models.items()
+    }
     return Catalog(models, pools)
+
+
+def _version(model: ModelConfig) -> str:
+    return model.model_dump_json(exclude={"price", "operations", "pool"})
 
 
 def _tokenizer(model: ModelConfig) -> ModelTokenizer | None:

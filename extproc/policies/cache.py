@@ -11,6 +11,7 @@ It is never the reason that a request fails: without the store there is no cache
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
@@ -125,7 +126,7 @@ class Cache:
         around = cache_identity.identity(ctx, self._version, tenant, namespace)
 
         def name(essence: dict[str, Any]) -> EntryName:
-            digest = cache_identity.exact(essence, around, self._answers.digest)
+            digest = cache_identity.exact(essence, around, ctx.default_output_tokens, self._answers.digest)
             return EntryName(tenant, ctx.model.name, namespace, digest)
 
         return name
@@ -188,10 +189,15 @@ class Cache:
             await asyncio.gather(*(self._answers.put(*one, caching.ttl_s, self._quota) for one in answers))
             caching.stored = bool(answers)
             self._metrics.kept(len(answers), sum(len(body) for _, body in answers))
-            if caching.token:
-                await self._answers.release(caching.name, caching.token, _outcome(caching, termination))
         except DependencyError as error:
             self._metrics.not_kept(error.dependency)
+        finally:
+            await self._release(caching, termination)
+
+    async def _release(self, caching: Caching, termination: Termination) -> None:
+        if caching.name is not None and caching.token:
+            with contextlib.suppress(DependencyError):  # then the lead runs out
+                await self._answers.release(caching.name, caching.token, _outcome(caching, termination))
 
     def _to_keep(self, ctx: RequestContext, caching: Caching) -> list[tuple[EntryName, bytes]]:
         collected, totals = caching.collected, ctx.progress.totals

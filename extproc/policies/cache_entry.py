@@ -28,7 +28,6 @@ class StoredEmbedding(Embedding, frozen=True, omit_defaults=True, tag="e", tag_f
 
 
 StoredEvent = StoredDelta | StoredEmbedding
-_STORED: dict[type, type[StoredDelta] | type[StoredEmbedding]] = {Delta: StoredDelta, Embedding: StoredEmbedding}
 
 
 class Kept(Struct, frozen=True, array_like=True):
@@ -94,7 +93,7 @@ class Collected:
             self._spoilt = event.finish_reason is not None and event.finish_reason not in _BY_ITSELF
         fields = structs.asdict(event)
         fields["raw"] = None
-        self.events.append(_STORED[type(event)](**fields))
+        self.events.append(StoredDelta(**fields) if isinstance(event, Delta) else StoredEmbedding(**fields))
         self._limit_bytes -= _size(event)
         if self._limit_bytes < 0 or self._spoilt:
             self._spoilt = True

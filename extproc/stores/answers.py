@@ -1,4 +1,4 @@
-"""Kept answers in Redis: each operation is one script, one round trip.
+"""Kept answers in Redis: each operation is one script, one round trip, and one for all who ask for the same at once.
 
 Owns keys, seal, time-outs, and the breaker that keeps a lost Redis off the request path. Time is Redis's own. Every key
 of a tenant has its name as hash tag, so that what is one tenant's is together on a Redis Cluster, and can be counted,
@@ -29,6 +29,7 @@ LEASE_S = 3.0
 
 _RENEW_S = LEASE_S / 3
 _FOLLOWED_MS = 600_000
+_LOST_S = 0.5  # so long without an answer: a burst may take a while, and is no reason to do without a cache
 _RETRY_S = 1.0
 _LARGE_BYTES = 1 << 16
 _SCRIPTS = pathlib.Path(__file__).parent / "lua"
@@ -63,7 +64,8 @@ class RedisAnswers:
         self._writes = ScriptRunner(self._redis, timeout_s)
         self._flights = Flights(self._redis, timeout_s)
         self._leads: dict[tuple[str, str], str] = {}
-        self._ask_again_s = 0.0
+        self._asked: dict[tuple[tuple[str, str], bool], asyncio.Task[Found | Absent]] = {}
+        self._answered_s = self._ask_again_s = clock.monotonic()
         common = (_SCRIPTS / "answers.lua").read_text()
         self._get, self._put, self._delete, self._release, self._renew = (
             Script(self._redis, common + (_SCRIPTS / f"answer_{name}.lua").read_text())
@@ -74,12 +76,25 @@ class RedisAnswers:
         return self._sealer.digest(data)
 
     async def get(self, name: EntryName, token: str = "") -> Found | Absent:
+        place = tenant_prefix(name.tenant), member(name)
+        if token and place in self._leads:
+            return Absent()  # it is being fetched here, and is told here
+        asked = self._asked.get((place, bool(token)))
+        if asked is not None:  # many who ask for one answer at once ask once
+            return _without_lead(await asyncio.shield(asked))
+        asked = asyncio.get_running_loop().create_task(self._ask(name, token))
+        self._asked[place, bool(token)] = asked
+        asked.add_done_callback(lambda done: self._have_asked((place, bool(token)), done))
+        got = await asyncio.shield(asked)
+        if isinstance(got, Absent) and got.leads:
+            self._leads[place] = token
+        return got
+
+    async def _ask(self, name: EntryName, token: str) -> Found | Absent:
         prefix, entry = tenant_prefix(name.tenant), member(name)
         arguments = (entry, token, int(LEASE_S * 1000), _FOLLOWED_MS)
         kept, number = await self._run(self._reads, self._get, prefix, arguments)
         if kept is None:
-            if number == 1:
-                self._leads[prefix, entry] = token
             return Absent(leads=number == 1)
         try:
             body = await _beside_if_large(len(kept), lambda: self._sealer.open(prefix + entry, kept))
@@ -87,6 +102,11 @@ class RedisAnswers:
             await self.delete(name)
             return Absent()
         return Found(body, number / 1000)
+
+    def _have_asked(self, place: tuple[tuple[str, str], bool], done: asyncio.Task[Found | Absent]) -> None:
+        del self._asked[place]
+        if not done.cancelled():
+            done.exception()  # all who asked may be gone
 
     async def put(self, name: EntryName, body: bytes, ttl_s: float, quota: Quota) -> None:
         prefix, entry = tenant_prefix(name.tenant), member(name)
@@ -100,9 +120,12 @@ class RedisAnswers:
 
     async def release(self, name: EntryName, token: str, outcome: Outcome) -> None:
         prefix, entry = tenant_prefix(name.tenant), member(name)
-        self._leads.pop((prefix, entry), None)
         said = message(prefix + entry, outcome)
-        await self._run(self._writes, self._release, prefix, (entry, token, CHANNEL, said))
+        try:
+            await self._run(self._writes, self._release, prefix, (entry, token, CHANNEL, said))
+        finally:
+            self._leads.pop((prefix, entry), None)
+            self._flights.tell(prefix + entry, outcome)
 
     def follow(self, name: EntryName) -> AbstractContextManager[Flight]:
         return self._flights.follow(tenant_prefix(name.tenant) + member(name))
@@ -131,14 +154,22 @@ class RedisAnswers:
 
     async def _run(self, runner: ScriptRunner, script: Script, prefix: str, arguments: Sequence[Any]) -> Any:
         """Raises StoreUnavailable: at once, if Redis was lost a moment ago."""
-        now_s = self._clock.monotonic()
-        if now_s < self._ask_again_s:
+        if self._clock.monotonic() < self._ask_again_s:
             raise StoreUnavailable("it was lost a moment ago")
         try:
-            return await runner.run(script, (prefix,), arguments)
+            answer = await runner.run(script, (prefix,), arguments)
         except StoreUnavailable:
-            self._ask_again_s = self._clock.monotonic() + _RETRY_S
+            now_s = self._clock.monotonic()
+            if now_s - self._answered_s > _LOST_S:
+                self._ask_again_s = now_s + _RETRY_S
             raise
+        self._answered_s = self._clock.monotonic()
+        return answer
+
+
+def _without_lead(got: Found | Absent) -> Found | Absent:
+    """The same for those who only heard it: one alone leads."""
+    return Absent() if isinstance(got, Absent) else got
 
 
 async def _beside_if_large(size_bytes: int, work: Callable[[], bytes]) -> bytes:

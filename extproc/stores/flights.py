@@ -93,5 +93,9 @@ class Flights:
         said, _, key = data.decode(errors="replace").partition(" ")
         outcome = _OUTCOMES.get(said)
         if outcome is not None:
-            for flight in self._waiting.get(key, ()):
-                flight.tell(outcome)
+            self.tell(key, outcome)
+
+    def tell(self, key: str, outcome: Outcome) -> None:
+        """All who wait for it here."""
+        for flight in self._waiting.get(key, ()):
+            flight.tell(outcome)

@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.helpers.cached import Cached, cached, choice, chunk, usage_chunk, whole
+from tests.helpers.cached import Cached, cached, choice, chunk, embed, usage_chunk, whole
 from tests.helpers.scripted_upstream import Script, answers, stream
 
 DONE = b"data: [DONE]\n\n"
@@ -261,3 +261,80 @@ def test_completions(running: Cached) -> None:
     assert (first.headers["x-extproc-cache"], again.headers["x-extproc-cache"]) == ("miss", "hit")
     assert again.parse().choices[0].text == " once"
     assert again.parse().usage == first.parse().usage
+
+
+def test_each_input_of_embeddings_is_kept_by_itself(running: Cached) -> None:
+    running.upstream.script = embed
+    client = running.openai()
+
+    def vectors(inputs: list[str] | str, **more: Any) -> tuple[str, list[list[float]], int]:
+        asked = client.embeddings.with_raw_response.create(
+            model="talker", input=inputs, encoding_format="float", **more
+        )
+        running.settled()
+        answer = asked.parse()
+        assert [one.index for one in answer.data] == list(range(len(answer.data)))
+        return asked.headers["x-extproc-cache"], [one.embedding for one in answer.data], answer.usage.prompt_tokens
+
+    assert vectors(["a", "bb"])[:2] == ("miss", [[1, 0.1, 2], [2, 0.1, 2]])
+    assert vectors(["bb", "a"])[:2] == ("hit", [[2, 0.1, 2], [1, 0.1, 2]])
+    assert vectors("a")[:2] == ("hit", [[1, 0.1, 2]])
+    calls = running.calls
+    # Two are kept, with one token each by our count; the upstream says 100 for each of the others.
+    said = vectors(["ccc", "a", "dddd", "bb", "ccc"])
+    assert said == ("miss", [[3, 0.1, 3], [1, 0.1, 2], [4, 0.1, 3], [2, 0.1, 2], [3, 0.1, 3]], 302)
+    assert running.calls == calls + 1
+    assert json.loads(running.upstream.seen[-1].body)["input"] == ["ccc", "dddd", "ccc"]
+    event = running.events()[-1]
+    assert (event["cache"], event["prompt_tokens"], event["saved_tokens"]) == ("miss", 300, 2)
+    assert vectors("ccc", dimensions=2)[0] == "miss"
+    encoded = client.embeddings.create(model="talker", input="dddd", encoding_format="base64")
+    assert running.calls == calls + 2
+    assert isinstance(encoded.data[0].embedding, str)
+    assert result(ask_embeddings(running, "uncounted", ["a", "b"])) == "bypass"
+    assert result(ask_embeddings(running, "uncounted", "a")) == "miss"
+    assert result(ask_embeddings(running, "uncounted", ["a"])) == "hit"
+
+
+def ask_embeddings(gateway: Cached, model: str, inputs: Any) -> httpx.Response:
+    url, headers = f"{gateway.gateway.base_url}/embeddings", {"authorization": "Bearer ann"}
+    answer = httpx.post(url, json={"model": model, "input": inputs}, headers=headers)
+    gateway.settled()
+    return answer
+
+
+def test_a_hit_is_on_record_and_costs_no_tokens(running: Cached) -> None:
+    running.upstream.script = streamed_or_whole(["x"], usage=(9, 4))
+    for _ in range(3):
+        ask(running, "money")
+    ask(running, "money", headers={"cache-control": "no-store"})
+    told = [
+        (one["cache"], one["prompt_tokens"], one["completion_tokens"], one["saved_tokens"], one["price_nano"])
+        for one in running.events()[-4:]
+    ]
+    assert told == [("miss", 9, 4, 0, 13_000), *[("hit", 0, 0, 13, 0)] * 2, ("bypass", 9, 4, 0, 13_000)]
+    assert all(one["termination"] == "COMPLETED" and one["status"] == 200 for one in running.events()[-4:])
+
+
+def test_what_is_kept_can_be_seen_and_purged(running: Cached) -> None:
+    running.upstream.script = streamed_or_whole(["x"])
+    running.cli("purge", "--all")
+    ask(running, "purge")
+    ask(running, "purge", headers={"x-extproc-cache-namespace": "other"})
+    ask(running, "purge", key="eve")
+    ask(running, "purge", model="sampler")
+    groups = [json.loads(line) for line in running.cli("stats", "--json").splitlines()]
+    held = {(one["tenant"], one["model"], one["namespace"]): one["entries"] for one in groups}
+    assert held == {
+        ("team:blue", "talker", ""): 1, ("team:red", "sampler", ""): 1,
+        ("team:red", "talker", ""): 1, ("team:red", "talker", "other"): 1,
+    }  # fmt: skip
+    assert all(100 < one["bytes"] < 500 for one in groups)
+    assert running.cli("stats").splitlines()[-1].split()[:2] == ["total", "4"]
+    assert (
+        running.cli("purge", "--tenant", "red", "--model", "talker", "--namespace", "other") == "1 answers forgotten\n"
+    )
+    assert result(ask(running, "purge")) == "hit"
+    assert running.cli("purge", "--tenant", "team:red") == "2 answers forgotten\n"
+    assert result(ask(running, "purge")) == "miss"
+    assert result(ask(running, "purge", key="eve")) == "hit"

@@ -14,6 +14,7 @@ from typing import Any, cast
 
 import httpx
 import openai
+import psutil
 
 from extproc.stack.stack import Stack
 from extproc.stores.keys import KeyHasher
@@ -127,6 +128,11 @@ class Cached:
         """The times of policies are told when all finalizers are through."""
         ended = self.metric("extproc_policy_duration_seconds_count", 'policy="account"')
         return self.metric("extproc_streams_in_flight") == 0 and self.metric("extproc_exchanges_total") == ended
+
+    def workers(self) -> list[psutil.Process]:
+        return [
+            child for child in psutil.Process(self.gateway.service.pid).children() if "extproc.app" in child.cmdline()
+        ]
 
     def events(self) -> list[dict[str, Any]]:
         """The usage events so far."""

@@ -17,7 +17,7 @@ from extproc.exchange.messages import Event, Reply
 from extproc.journey import Journey, Runtime
 from extproc.limits import Limiter
 from extproc.policies import pipeline
-from extproc.policies.interface import Services
+from extproc.policies.interface import KeyDirectory, Services
 from extproc.routing import catalog
 from extproc.stores.answers import RedisAnswers
 from extproc.stores.errors import StoreUnavailable
@@ -92,6 +92,7 @@ class Inside:
         settings: Mapping[str, PolicySettings] | None = None,
         limiter: Limiter | None = None,
         answers: AnswerStore | None = None,
+        keys: KeyDirectory | None = None,
     ) -> None:
         hasher = KeyHasher(SECRET.encode())
         path = directory / "gateway.yaml"
@@ -101,7 +102,7 @@ class Inside:
         self.usage = RecordedUsage()
         self.services = Services(
             catalog=catalog.build(config),
-            keys=CachedKeys(NoStore(), hasher, config.keys.static, Clock()),
+            keys=keys or CachedKeys(NoStore(), hasher, config.keys.static, Clock()),
             metrics=Metrics(self.registry),
             usage=self.usage,
             limiter=limiter or LocalLimiter(Clock()),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
@@ -83,13 +84,13 @@ async def test_what_was_used_least_lately_makes_room(answers: RedisAnswers) -> N
 
 async def test_bytes_are_bounded(answers: RedisAnswers, raw: redis.Redis) -> None:
     quota = Quota(1000, 2_000)
-    noise = bytes(at * at * 31 % 251 for at in range(600))
+    noise = random.Random(1).randbytes(600)
     for digest in "abcd":
         await answers.put(name(digest), noise, 60, quota)
     assert await is_kept(answers, *"abcd") == [False, True, True, True]
     await answers.put(name("b"), noise, 60, quota)  # again: not counted twice
     assert await is_kept(answers, *"bcd") == [True, True, True]
-    await answers.put(name("huge"), noise * 4, 60, quota)
+    await answers.put(name("huge"), random.Random(2).randbytes(2400), 60, quota)
     assert await is_kept(answers, *"bcd", "huge") == [True, True, True, False]
     prefix = tenant_prefix("team:a")
     sizes = raw.hvals(prefix + "sizes")

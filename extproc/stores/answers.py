@@ -17,6 +17,7 @@ from urllib.parse import quote
 
 from extproc.caching import Absent, EntryName, Found, Outcome, Quota
 from extproc.clock import Clock
+from extproc.errors import DependencyError
 from extproc.stores.connection import connect
 from extproc.stores.errors import StoreUnavailable
 from extproc.stores.flights import CHANNEL, Flight, Flights, message
@@ -64,7 +65,7 @@ class RedisAnswers:
         self._writes = ScriptRunner(self._redis, timeout_s)
         self._flights = Flights(self._redis, timeout_s)
         self._leads: dict[tuple[str, str], str] = {}
-        self._asked: dict[tuple[tuple[str, str], bool], asyncio.Task[Found | Absent]] = {}
+        self._asked: dict[tuple[tuple[str, str], bool], asyncio.Future[Found | Absent]] = {}
         self._answered_s = self._ask_again_s = clock.monotonic()
         common = (_SCRIPTS / "answers.lua").read_text()
         self._get, self._put, self._delete, self._release, self._renew = (
@@ -79,13 +80,22 @@ class RedisAnswers:
         place = tenant_prefix(name.tenant), member(name)
         if token and place in self._leads:
             return Absent()  # it is being fetched here, and is told here
-        asked = self._asked.get((place, bool(token)))
+        key = (place, bool(token))
+        asked = self._asked.get(key)
         if asked is not None:  # many who ask for one answer at once ask once
             return _without_lead(await asyncio.shield(asked))
-        asked = asyncio.get_running_loop().create_task(self._ask(name, token))
-        self._asked[place, bool(token)] = asked
-        asked.add_done_callback(lambda done: self._have_asked((place, bool(token)), done))
-        got = await asyncio.shield(asked)
+        asked = self._asked[key] = asyncio.get_running_loop().create_future()
+        got: Found | Absent = Absent()  # what the others hear if this one is cancelled: they look again
+        try:
+            got = await self._ask(name, token)
+        except DependencyError as error:
+            asked.set_exception(error)
+            asked.exception()  # there may be no others
+            raise
+        finally:
+            del self._asked[key]
+            if not asked.done():
+                asked.set_result(got)
         if isinstance(got, Absent) and got.leads:
             self._leads[place] = token
         return got
@@ -102,11 +112,6 @@ class RedisAnswers:
             await self.delete(name)
             return Absent()
         return Found(body, number / 1000)
-
-    def _have_asked(self, place: tuple[tuple[str, str], bool], done: asyncio.Task[Found | Absent]) -> None:
-        del self._asked[place]
-        if not done.cancelled():
-            done.exception()  # all who asked may be gone
 
     async def put(self, name: EntryName, body: bytes, ttl_s: float, quota: Quota) -> None:
         prefix, entry = tenant_prefix(name.tenant), member(name)

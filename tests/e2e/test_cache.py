@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.helpers.cached import Cached, cached, choice, chunk, embed, usage_chunk, whole
+from tests.helpers.cached import LIMITS, POLICIES, Cached, cached, choice, chunk, embed, usage_chunk, whole
 from tests.helpers.scripted_upstream import Script, answers, stream
 
 DONE = b"data: [DONE]\n\n"
@@ -20,7 +20,7 @@ TOOL = {"type": "function", "function": {"name": "look", "parameters": {"type": 
 
 @pytest.fixture(scope="module")
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cached]:
-    with cached(tmp_path_factory.mktemp("cached") / "gateway") as gateway:
+    with cached(tmp_path_factory.mktemp("cached") / "gateway", POLICIES + LIMITS) as gateway:
         yield gateway
 
 
@@ -314,6 +314,20 @@ def test_a_hit_is_on_record_and_costs_no_tokens(running: Cached) -> None:
     ]
     assert told == [("miss", 9, 4, 0, 13_000), *[("hit", 0, 0, 13, 0)] * 2, ("bypass", 9, 4, 0, 13_000)]
     assert all(one["termination"] == "COMPLETED" and one["status"] == 200 for one in running.events()[-4:])
+
+
+def test_a_hit_is_a_request_and_no_header_is_a_way_around_limits(running: Cached) -> None:
+    running.upstream.script = streamed_or_whole(["x"], usage=(9, 4))
+    said = [ask(running, "limited", max_tokens=10, key="moe") for _ in range(3)]
+    assert [result(one) for one in said] == ["miss", "hit", "hit"]
+    assert [one.headers["x-ratelimit-remaining-requests"] for one in said] == ["3", "2", "1"]
+    left = ask(running, "limited", max_tokens=10, key="moe", headers={"cache-control": "no-store"}).headers
+    assert int(left["x-ratelimit-remaining-tokens"]) > 100_000 - 100  # one answer, and one reserved: no hits
+    for headers in ({}, {"cache-control": "no-cache"}, {"cache-control": "no-store"}):
+        refused = ask(running, "limited", max_tokens=10, key="moe", headers=headers)
+        assert refused.status_code == 429
+        assert "retry-after" in refused.headers
+    assert result(ask(running, "limited", key="ann", max_tokens=10)) == "miss"
 
 
 def test_what_is_kept_can_be_seen_and_purged(running: Cached) -> None:

@@ -66,7 +66,11 @@ cache:
   mode: enforce
   models: {sampler: {sampled: true}, never: {enabled: false}}
 """
-KEYS = {"ann": "red", "bob": "red", "eve": "blue"}
+LIMITS = """
+limit:
+  keys: {moe: {requests_per_minute: 4, tokens_per_minute: 100000}}
+"""
+KEYS = {"ann": "red", "bob": "red", "eve": "blue", "moe": "green"}
 """Teams by key; a key's text is its id."""
 
 

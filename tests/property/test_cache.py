@@ -35,7 +35,7 @@ from extproc.policies.cache_settings import Settings, Tenant
 from extproc.policies.context import RequestContext
 from extproc.policies.count_tokens import CountTokens
 from extproc.policies.count_tokens import Settings as CountSettings
-from extproc.policies.limit_settings import Midstream
+from extproc.policies.limit_settings import KnownAnswers, Midstream
 from extproc.policies.limit_settings import Settings as LimitSettings
 from extproc.policies.validate import Settings as ValidateSettings
 from extproc.principal import Principal
@@ -296,3 +296,20 @@ async def test_what_a_policy_forbids_is_not_kept(tmp_path: Path, monkeypatch: py
 def test_other_policies_are_another_version(changed: dict[str, Any], same: bool) -> None:
     """What is not known to be irrelevant counts."""
     assert (pipeline.answers_version(changed) == pipeline.answers_version({})) is same
+
+
+@pytest.mark.parametrize(("cost", "tokens"), [("nothing", 0), ("request", 0), ("as_used", 15)])
+async def test_a_hit_costs_what_is_configured(tmp_path: Path, cost: str, tokens: int) -> None:
+    policies = {
+        "cache": Settings(mode=PolicyMode.ENFORCE),
+        "limit": LimitSettings(known_answers=KnownAnswers(cost)),
+    }
+    inside = Inside(tmp_path, policies, answers=Shelf(), keys=Keys())
+    asked = {"key": "red/ann/pro", "namespace": "", "model": "talker", "question": "Hi", "system": "", "seed": 1}
+    for said in ("one", "two"):
+        await answered(inside, {**asked, "stream": False}, said)
+    hit = inside.usage.events[-1]
+    assert hit["cache"] == "hit"
+    assert hit["prompt_tokens"] + hit["completion_tokens"] == tokens
+    assert hit["saved_tokens"] > 0
+    assert not inside.usage.owed

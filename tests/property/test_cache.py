@@ -313,3 +313,16 @@ async def test_a_hit_costs_what_is_configured(tmp_path: Path, cost: str, tokens:
     assert hit["prompt_tokens"] + hit["completion_tokens"] == tokens
     assert hit["saved_tokens"] > 0
     assert not inside.usage.owed
+
+
+@pytest.mark.parametrize("old", [b"", b"\x00", b"\x93\x90\x01\x02", b"\x94\x91\x81\xa1t\xa1x\x01\x02\x03"])
+async def test_what_an_older_version_kept_is_a_miss(tmp_path: Path, old: bytes) -> None:
+    shelf = Shelf()
+    inside = Inside(tmp_path, {"cache": Settings(mode=PolicyMode.ENFORCE)}, answers=shelf, keys=Keys())
+    asked = {"key": "red/ann/pro", "namespace": "", "model": "talker", "question": "Hi", "system": "", "seed": 1}
+    await answered(inside, {**asked, "stream": True}, "one")
+    for name in shelf.kept:
+        shelf.kept[name] = old
+    assert await answered(inside, {**asked, "stream": False}, "two") != (old, "hit")
+    text, how = await answered(inside, {**asked, "stream": True}, "three")
+    assert ("two" in text, how) == (True, "hit")

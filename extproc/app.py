@@ -21,6 +21,7 @@ from typing import Any
 from prometheus_client import CollectorRegistry
 
 from extproc import gateway_file
+from extproc.audit.writer import Trail, trail_of
 from extproc.clock import Clock
 from extproc.config.encoder import Encoder as EncoderSettings
 from extproc.config.model import GatewayConfig
@@ -32,6 +33,7 @@ from extproc.journey import Journey, Runtime
 from extproc.policies import pipeline
 from extproc.policies.interface import Services
 from extproc.routing import catalog
+from extproc.routing.load_board import LoadBoard, board_of
 from extproc.stores import limiter
 from extproc.stores.answers import RedisAnswers
 from extproc.stores.key_cache import CachedKeys
@@ -90,7 +92,9 @@ class Limits:
     def __init__(self, config: GatewayConfig, clock: Clock, metrics: Metrics) -> None:
         self.redis = config.redis
         store = RedisLimits(config.redis.url.get_secret_value(), config.redis.timeout_s)
-        self.limiter = SharedLimiter(store, clock, functools.partial(metrics.degraded, limiter.NAME))
+        self.limiter = SharedLimiter(
+            store, clock, functools.partial(metrics.degraded, limiter.NAME), config.service.workers
+        )
         self._keep = asyncio.get_running_loop().create_task(self.limiter.keep())
 
     async def close(self) -> None:
@@ -183,7 +187,9 @@ class Worker:
         self._clock = Clock()
         self._metrics = Metrics(CollectorRegistry())
         self._tasks = Tasks()
+        self._loads = LoadBoard(board_of(run_dir))
         self._usage: UsageLog
+        self._audit: Trail
         self._server = Server(self._open, self._metrics.protocol_error)
         self._keys: Keys
         self._limits: Limits
@@ -199,10 +205,12 @@ class Worker:
         limit_bytes = config.ledger.spool_limit_bytes
         spool = spool_of_process(f"worker-{self._index}", limit_bytes, self._metrics.ledger_lost)
         self._usage = UsageLog(sys.stdout.fileno(), OpenExchanges(path_of(self._run_dir, self._index)), spool)
+        self._audit = trail_of(config.audit, self._metrics)
         self._keys = Keys(config, self._clock)
         self._limits = Limits(config, self._clock, self._metrics)
         self._answers = Answers(config, self._clock, self._metrics)
         self._runtime = self._build(config, await self._encoders.take_up(config))
+        looking = asyncio.get_running_loop().create_task(self._loads.keep_looking())
         await self._server.start(config.service.addresses[self._index % len(config.service.addresses)])
         stop = asyncio.Event()
         loop = asyncio.get_running_loop()
@@ -213,12 +221,14 @@ class Worker:
         supervisor.send(b"1")
         await stop.wait()
         loop.remove_reader(supervisor)
+        looking.cancel()
         await self._server.drain(config.service.drain_timeout_s)
         await self._tasks.finish(pipeline.CLOSE_DEADLINE_S)
         await self._keys.close()
         await self._limits.close()
         await self._answers.close()
         await self._encoders.close()
+        await asyncio.to_thread(self._audit.close, pipeline.CLOSE_DEADLINE_S)
 
     def _open(self, write: Write) -> Journey:
         return Journey(self._runtime, write)
@@ -230,10 +240,12 @@ class Worker:
             metrics=self._metrics,
             usage=self._usage,
             limiter=self._limits.limiter,
+            pressure=self._loads,
             config_version=config.version,
             answers=self._answers.store,
             answers_version=pipeline.answers_version(config.policies),
             encoder=encoder,
+            audit=self._audit,
             clock=self._clock,
         )
         built = pipeline.build(config.policies, services)
@@ -244,6 +256,7 @@ class Worker:
         async with self._reloading:
             try:
                 config = gateway_file.load(self._path)
+                await asyncio.to_thread(pipeline.prepare, config.policies)
                 encoder = await self._encoders.take_up(config)
             except ConfigError as error:
                 self._refused([str(problem) for problem in error.problems])

@@ -12,12 +12,22 @@ from extproc.config.model import GatewayConfig
 from extproc.config.policy import PolicyMode
 from extproc.config.pools import DialectName
 from extproc.policies import pipeline
+from extproc.policies.limit_settings import Settings as LimitSettings
 from extproc.policies.scan_texts import ScanTexts
 
 
 def load(path: Path, env: Mapping[str, str] | None = None) -> GatewayConfig:
     """The configuration, everything checked that can be without a network. Raises ConfigError."""
-    return config.load(path, pipeline.SETTINGS, env, checks=(_tokenizers, _encoder))
+    return config.load(path, pipeline.SETTINGS, env, checks=(_tokenizers, _budgets, _encoder))
+
+
+def _budgets(checked: GatewayConfig) -> Iterator[tuple[Key, str]]:
+    """A budget is one sum, and amounts of different currencies can't be added."""
+    limit = checked.policies.get("limit")
+    currencies = {model.price.currency for model in checked.models.values() if model.price is not None}
+    if isinstance(limit, LimitSettings) and len(currencies) > 1:
+        for name in limit.budgets:
+            yield ("policies", "limit", "budgets", name), f"the models' prices are in {', '.join(sorted(currencies))}"
 
 
 def _tokenizers(checked: GatewayConfig) -> Iterator[tuple[Key, str]]:

@@ -351,6 +351,7 @@ class Journey:
     ) -> None:
         ctx = self._context()
         ctx.progress.status = status
+        await self._pipeline.on_reply(ctx)
         metadata = facts_known_at_forward(ctx) | facts_known_at_end(ctx, termination)
         respond = Respond(status, (*headers, *self._own_headers(ctx)), body, metadata, ctx.reason)
         await self._finish(respond, termination)

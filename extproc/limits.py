@@ -12,6 +12,7 @@ from enum import IntEnum, StrEnum
 from typing import Protocol
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 MOST_EXACT = 1 << 52
 """Redis computes in doubles: whole numbers up to here are exact there, with room to add two of them."""
@@ -24,6 +25,12 @@ SLOTS = 20
 
 FOREVER_MS = 1 << 40
 """The wait for what never comes back by itself (a budget for all time)."""
+
+PERCENT = 100
+"""Limits are scaled in hundredths, and a bucket's refill is divisible by them: scaling changes no counter's unit."""
+
+LONGEST_ELASTIC_MS = 3_600_000
+"""Limits in a longer window are somebody's quota rather than a rate: they are never scaled down."""
 
 # The precision of a token bucket's clock: the finest at which its arithmetic stays exact.
 _TICKS_MS = (1, 10, 100, 1000)
@@ -61,7 +68,8 @@ class Limit(Struct, frozen=True):
     """`amount` of something. `a` and `b` are the kind's own numbers:
 
     BUCKET: `a` units come back every `b` ticks of `tick_ms`; SLIDING: `a` ms a slot, `b` slots; PERIOD: `a` which one.
-    `name` is the label of metrics; `soft` is what must be used to be worth telling.
+    `name` is the label of metrics; `soft` is what must be used to be worth telling. `full` is the amount of a limit
+    that was scaled down, 0 of one that was not; `elastic`: it may be.
     """
 
     name: str
@@ -73,6 +81,13 @@ class Limit(Struct, frozen=True):
     tick_ms: int = 1
     shadow: bool = False
     soft: int = 0
+    elastic: bool = False
+    full: int = 0
+
+    @property
+    def most(self) -> int:
+        """The largest charge that ever fits: one beyond a scaled amount has to wait until nothing else is in it."""
+        return self.full or self.amount
 
     @property
     def sticky(self) -> bool:
@@ -85,35 +100,50 @@ class Limit(Struct, frozen=True):
             return self
         amount = max(1, self.amount // replicas)
         if self.kind is Kind.BUCKET:
-            ticks = self.amount * self.b // self.a
-            return Limit(
-                self.name, self.measure, self.kind, amount, amount, ticks, self.tick_ms, self.shadow, self.soft
-            )
-        return Limit(
-            self.name, self.measure, self.kind, amount, self.a, self.b, self.tick_ms, self.shadow, self.soft // replicas
-        )
+            return replace(self, amount=amount, b=self.b * replicas, full=0)
+        return replace(self, amount=amount, soft=self.soft // replicas, full=0)
+
+    def scaled(self, percent: int, *, slower: bool) -> Limit:
+        """What holds of it under pressure; never nothing. `slower`: a bucket refills less, too.
+
+        That is for counters of one tier alone. One that several tiers share goes on refilling as it does, and each
+        of them may only fill it so far. A counter's state means the same whatever it is scaled to, so that replicas
+        which don't agree at a moment still count together: none ever admits beyond the unscaled limit.
+        """
+        if percent >= PERCENT or not self.elastic:
+            return self
+        refill = self.a * percent // PERCENT if slower and self.kind is Kind.BUCKET else self.a
+        return replace(self, amount=max(1, self.amount * percent // PERCENT), a=refill, full=self.amount)
+
+    def unscaled(self) -> Limit:
+        """With its whole amount, for what is admitted already."""
+        return replace(self, amount=self.full, full=0) if self.full else self
 
 
 def bucket(name: str, measure: Measure, amount: int, window_ms: int, *, shadow: bool = False) -> Limit:
     """A token bucket (GCRA): holds `amount`, and refills in `window_ms`. Raises ValueError if it can't be exact."""
+    elastic = window_ms <= LONGEST_ELASTIC_MS
+    parts = PERCENT if elastic else 1
     for tick_ms in _TICKS_MS:
         ticks = window_ms // tick_ms
         if ticks * tick_ms != window_ms:
             break
         divisor = math.gcd(amount, ticks)
-        if amount * (ticks // divisor) <= MOST_EXACT:
-            return Limit(name, measure, Kind.BUCKET, amount, amount // divisor, ticks // divisor, tick_ms, shadow)
+        a, b = amount // divisor * parts, ticks // divisor * parts
+        if amount * b <= MOST_EXACT:
+            return Limit(name, measure, Kind.BUCKET, amount, a, b, tick_ms, shadow, elastic=elastic)
     raise ValueError(f"{amount} in {window_ms} ms can't be counted exactly; choose a rounder amount")
 
 
 def sliding(name: str, measure: Measure, amount: int, window_ms: int, *, shadow: bool = False) -> Limit:
     """A sliding window: in no stretch of `window_ms` is more than `amount` used."""
-    return Limit(name, measure, Kind.SLIDING, amount, -(-window_ms // SLOTS), SLOTS, 1, shadow)
+    elastic = window_ms <= LONGEST_ELASTIC_MS
+    return Limit(name, measure, Kind.SLIDING, amount, -(-window_ms // SLOTS), SLOTS, 1, shadow, elastic=elastic)
 
 
 def gauge(name: str, amount: int, *, shadow: bool = False) -> Limit:
     """So many at a time."""
-    return Limit(name, Measure.CONCURRENT, Kind.GAUGE, amount, shadow=shadow)
+    return Limit(name, Measure.CONCURRENT, Kind.GAUGE, amount, shadow=shadow, elastic=True)
 
 
 def budget(name: str, amount: int, period: Period, *, soft: int = 0, shadow: bool = False) -> Limit:
@@ -122,8 +152,9 @@ def budget(name: str, amount: int, period: Period, *, soft: int = 0, shadow: boo
 
 
 def key_of(limit: Limit, subject: str) -> str:
-    """The counter of one limit and one subject."""
-    return f"{TAG}:{limit.name}:{subject}"
+    """The counter of one limit and one subject. A limit that is now counted otherwise, under its old name, begins anew:
+    nothing could read what it left."""
+    return f"{TAG}:{limit.name}:{limit.measure}-{limit.kind.name.lower()}:{subject}"
 
 
 class Charge(Struct, frozen=True):

@@ -120,6 +120,11 @@ def request_too_large(limit_bytes: int) -> Rejection:
     )
 
 
+def content_filtered(message: str, reason: str) -> Rejection:
+    """400: what the request says must not go to a model. The message names kinds of content, never the content."""
+    return Rejection(400, "invalid_request_error", "content_filter", message, reason=reason)
+
+
 def cost_never_fits(message: str) -> Rejection:
     """400: it costs more than a limit holds, so that waiting can't help."""
     return Rejection(400, "invalid_request_error", "request_exceeds_limit", message, reason="cost_never_fits")

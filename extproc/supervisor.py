@@ -14,6 +14,7 @@ import signal
 import socket
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -22,9 +23,18 @@ from prometheus_client import CollectorRegistry, multiprocess
 
 from extproc import gateway_file
 from extproc.admin.server import start_admin
+from extproc.audit.record import Action, Entry
+from extproc.audit.writer import files_of, trail_of
 from extproc.config.model import GatewayConfig
 from extproc.errors import ConfigError
+from extproc.limits import PERCENT
 from extproc.policies import pipeline
+from extproc.policies.limit_adaptive import TIERS
+from extproc.policies.limit_settings import Settings as LimitSettings
+from extproc.routing.load_board import board_of
+from extproc.routing.load_poller import LoadPoller, Watched
+from extproc.stores.audit_anchors import AuditAnchors
+from extproc.stores.audit_feed import AuditFeed
 from extproc.stores.ledger import Ledger, Retention
 from extproc.stores.ledger_feed import LedgerFeed
 from extproc.stores.limits import settle_for_the_dead
@@ -131,6 +141,8 @@ class Supervisor:
         ]
         self._settling: set[asyncio.Task[None]] = set()
         self._feeds: list[LedgerFeed] = []  # one, or none without a ledger
+        self._poller = LoadPoller(board_of(run_dir), _watched(config))
+        self._audit = trail_of(config.audit, self._metrics)
         self._stop = asyncio.Event()
         self._seen = _fingerprint(config_path)
 
@@ -142,12 +154,16 @@ class Supervisor:
         loop.add_signal_handler(signal.SIGHUP, self._reload)
         if SPOOL_DIR in os.environ:
             self._feeds.append(LedgerFeed(SpoolReader(Path(os.environ[SPOOL_DIR])), _ledger(self._config)))
-        admin = await start_admin(self._config.service.admin, ready=self.ready, info=self.info, beside=self._feeds)
+        beside = [*self._feeds, self._poller]
+        admin = await start_admin(self._config.service.admin, ready=self.ready, info=self.info, beside=beside)
+        self._on_record(Action.CONFIG_TAKEN, config_version=self._config.version)
+        anchoring = loop.create_task(self._anchor())
         feeding = [loop.create_task(feed.run()) for feed in self._feeds]
         running = [loop.create_task(worker.keep_running()) for worker in self._workers]
-        watching = loop.create_task(self._watch_file())
+        watching = [loop.create_task(self._watch_file()), loop.create_task(self._poller.run())]
         await self._stop.wait()
-        watching.cancel()
+        for task in watching:
+            task.cancel()
         for worker in self._workers:
             worker.stop()
         # The finalizers of the last streams come after the drain.
@@ -157,10 +173,15 @@ class Supervisor:
             for worker in self._workers:
                 worker.kill()
             await asyncio.wait(late)
+        if self._settling:
+            await asyncio.wait(self._settling, timeout=_LAST_FEED_S)
         for feed, task in zip(self._feeds, feeding, strict=True):
             task.cancel()
             await asyncio.wait([task])
             await feed.finish(_LAST_FEED_S)
+        await asyncio.to_thread(self._audit.close, _LAST_FEED_S)
+        anchoring.cancel()
+        await asyncio.wait([anchoring])
         await admin.close()
 
     def _settle(self, owed: list[tuple[str, list[int]]]) -> None:
@@ -170,6 +191,21 @@ class Supervisor:
         task = asyncio.get_running_loop().create_task(work)
         self._settling.add(task)
         task.add_done_callback(self._settling.discard)
+
+    def _on_record(self, action: Action, config_version: str = "") -> None:
+        """Who changed the file is not known here; that it was changed is."""
+        self._audit.record(Entry(time_s=time.time(), actor="service", action=action, config_version=config_version))
+
+    async def _anchor(self) -> None:
+        """Anchor the audit log in Redis, until cancelled and then once more."""
+        files, redis = files_of(self._config.audit), self._config.redis
+        if files is None:
+            return
+        feed = AuditFeed(files, AuditAnchors(redis.url.get_secret_value(), redis.timeout_s))
+        try:
+            await feed.run()
+        finally:
+            await feed.finish()
 
     def ready(self) -> bool:
         """Every worker takes streams."""
@@ -197,13 +233,16 @@ class Supervisor:
             config = gateway_file.load(self._path)
         except ConfigError as error:
             self._metrics.reloaded("refused")
+            self._on_record(Action.CONFIG_REFUSED)
             _log.error("new configuration refused", extra={"problems": [str(p) for p in error.problems]})
             return
         if config.service != self._config.service:
             _log.warning("changes in `service` take effect at the next start")
         for feed in self._feeds:
             feed.change(_ledger(config))
+        self._poller.change(_watched(config))
         self._config = config
+        self._on_record(Action.CONFIG_TAKEN, config_version=config.version)
         for worker in self._workers:
             worker.signal(signal.SIGHUP)
 
@@ -211,6 +250,17 @@ class Supervisor:
 def _ledger(config: GatewayConfig) -> Ledger:
     retention = Retention(config.ledger.max_age_days, config.ledger.max_records)
     return Ledger(config.redis.url.get_secret_value(), config.redis.timeout_s, retention)
+
+
+def _watched(config: GatewayConfig) -> Watched:
+    """The pools that show their load, and what the policy `limit` makes of it."""
+    limit = config.policies.get("limit")
+    if not isinstance(limit, LimitSettings) or limit.adaptive is None:
+        return Watched(config)
+    adaptive = limit.adaptive
+    levels = range(len(adaptive.levels) + 1)
+    factors = {tier: tuple(adaptive.percent(level, tier) / PERCENT for level in levels) for tier in TIERS}
+    return Watched(config, adaptive.ladder, factors)
 
 
 def _fingerprint(path: Path) -> tuple[int, int, int] | None:

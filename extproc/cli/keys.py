@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from typing import TYPE_CHECKING
 
 from extproc.cli.arguments import CommandFailed, add_config, add_stack_place, load_config
+from extproc.cli.audit import AdminTrail
 
 if TYPE_CHECKING:
     from extproc.cli.arguments import Commands
@@ -45,6 +46,7 @@ def add_commands(commands: "Commands") -> None:
 
 
 def _create(arguments: argparse.Namespace) -> int:
+    from extproc.audit.record import Action
     from extproc.config.model import Tier
 
     config = load_config(arguments)
@@ -53,11 +55,14 @@ def _create(arguments: argparse.Namespace) -> int:
     if unknown:
         raise CommandFailed(f"no such model: {', '.join(unknown)} (there are: {', '.join(config.models)})")
 
+    trail = AdminTrail(config)
+
     async def create(store: "KeyStore") -> int:
         created = await store.create(name=arguments.name, team=arguments.team, tier=Tier(arguments.tier), models=models)
         # Only the key goes to standard output, so that a script can take it from there.
         print(f"id    {created.record.id}\nhash  {created.record.hash}", file=sys.stderr)
         print(created.text)
+        trail.record(Action.KEY_CREATED, created.record.id, created.record.team)
         return 0
 
     return _with_store(config, create)
@@ -79,14 +84,20 @@ def _list(arguments: argparse.Namespace) -> int:
 
 
 def _revoke(arguments: argparse.Namespace) -> int:
+    from extproc.audit.record import Action
+
+    config = load_config(arguments)
+    trail = AdminTrail(config)
+
     async def revoke(store: "KeyStore") -> int:
         record = await store.revoke(arguments.id)
         if record is None:
             raise CommandFailed(f"there is no key {arguments.id}")
+        trail.record(Action.KEY_REVOKED, record.id, record.team)
         print(f"{record.id} ({record.name}) is revoked")
         return 0
 
-    return _with_store(load_config(arguments), revoke)
+    return _with_store(config, revoke)
 
 
 def _print_table(records: "Iterable[KeyRecord]") -> None:

@@ -13,7 +13,7 @@ from extproc.config.section import Section
 _MIB = 1024 * 1024
 
 
-def _beside_config(path: pathlib.Path, info: pydantic.ValidationInfo) -> pathlib.Path:
+def beside_config(path: pathlib.Path, info: pydantic.ValidationInfo) -> pathlib.Path:
     """A relative path is relative to the file that names it, wherever the process was started."""
     base: pathlib.Path | None = (info.context or {}).get("base")
     return path.expanduser() if base is None else base / path.expanduser()
@@ -31,7 +31,7 @@ class Ledger(Section):
     max_records: Annotated[int, pydantic.Field(ge=1000)] = 1_000_000
     """Above so many the oldest are trimmed, whatever their age."""
 
-    spool_dir: Annotated[pathlib.Path, pydantic.AfterValidator(_beside_config)] | None = None
+    spool_dir: Annotated[pathlib.Path, pydantic.AfterValidator(beside_config)] | None = None
     """Where records wait on disk until Redis has them, relative to the configuration file. Without one they wait in a
     temporary directory, which the next start doesn't know. A change takes effect at the next start."""
 

@@ -13,6 +13,7 @@ from typing import Annotated
 import pydantic
 
 from extproc.config.address import HostPort, Listen, TcpAddress, UnixAddress
+from extproc.config.audit import Audit
 from extproc.config.encoder import Encoder
 from extproc.config.ledger import Ledger
 from extproc.config.models import Model
@@ -31,6 +32,22 @@ class Tier(enum.StrEnum):
     BASIC = "basic"
     PRO = "pro"
     ENTERPRISE = "enterprise"
+
+
+class Polling(Section):
+    """How the model servers' metrics are read, where `pools` say that there are any."""
+
+    interval_s: Annotated[float, pydantic.Field(ge=0.1, le=60)] = 1.0
+    """Time between two readings of a server, and the longest that one may take."""
+
+    stale_after_s: Annotated[float, pydantic.Field(ge=0.5, le=600)] = 5.0
+    """What a server said is forgotten after so long without another word."""
+
+    @pydantic.model_validator(mode="after")
+    def _read_again_in_time(self) -> "Polling":
+        if self.stale_after_s <= self.interval_s:
+            raise ValueError("stale_after_s is longer than interval_s")
+        return self
 
 
 class LogLevel(enum.StrEnum):
@@ -210,8 +227,14 @@ class GatewayConfig(Section):
     ledger: Ledger = Ledger()
     """The record of every request, for billing."""
 
+    polling: Polling = Polling()
+    """The model servers' metrics."""
+
     encoder: Encoder = Encoder()
     """The small model that several policies share."""
+
+    audit: Audit = Audit()
+    """The record of every decision that changed something, and of every admin action."""
 
     models: Annotated[Mapping[ModelName, Model], pydantic.Field(min_length=1)]
     """Public model names."""

@@ -30,6 +30,15 @@ class Balancing(enum.StrEnum):
     LEAST_REQUEST = "least_request"
 
 
+class PressureSignal(enum.StrEnum):
+    """What a server's pressure is read from: requests that `queue` for the model, its `gpu`s' utilisation, its
+    `kv_cache`."""
+
+    QUEUE = "queue"
+    GPU = "gpu"
+    KV_CACHE = "kv_cache"
+
+
 class Health(Section):
     """Active health checks of every endpoint."""
 
@@ -87,6 +96,10 @@ class Cluster(Section):
     endpoints: Annotated[tuple[HostPort, ...], pydantic.Field(min_length=1)]
     """`host:port` of each server."""
 
+    metrics: tuple[HostPort, ...] = ()
+    """`host:port` of each server's Prometheus metrics (Triton: port 8002), in the order of `endpoints`; none: nobody
+    asks how busy they are. A name that stands for several servers tells only of one of them at a time."""
+
 
 class Pool(Section):
     """Clusters that serve one upstream model in one dialect."""
@@ -102,6 +115,16 @@ class Pool(Section):
 
     balancing: Balancing = Balancing.ROUND_ROBIN
     """How an endpoint is picked within a cluster."""
+
+    full_queue: _Count = 16
+    """So many requests that wait at one server are full pressure."""
+
+    pressure_from: Annotated[tuple[PressureSignal, ...], pydantic.Field(min_length=1)] = (
+        PressureSignal.QUEUE,
+        PressureSignal.GPU,
+    )
+    """What makes pressure, the highest of `queue`, `gpu` and `kv_cache`. A server that batches well has a busy GPU and
+    no queue: leave `gpu` out for those."""
 
     http2: bool = False
     """Speak HTTP/2 (prior knowledge) to the servers."""
@@ -126,3 +149,8 @@ class Pool(Section):
 
     circuit_breaker: CircuitBreaker = CircuitBreaker()
     """The most that one cluster is given at a time."""
+
+    @property
+    def is_measured(self) -> bool:
+        """Some server of it shows its metrics."""
+        return any(cluster.metrics for cluster in self.clusters.values())

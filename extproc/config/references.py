@@ -108,6 +108,8 @@ def _pool(key: Key, pool: Pool) -> Iterator[Finding]:
         yield (*key, "clusters"), "every weight is 0, so nothing would be served"
     seen: dict[TcpAddress, str] = {}
     for name, cluster in pool.clusters.items():
+        if cluster.metrics and len(cluster.metrics) != len(cluster.endpoints):
+            yield (*key, "clusters", name, "metrics"), "one for each of `endpoints`, in their order"
         for index, endpoint in enumerate(cluster.endpoints):
             if endpoint in seen:
                 yield (*key, "clusters", name, "endpoints", index), f"cluster {seen[endpoint]} has it already"

@@ -31,8 +31,9 @@ class Origin(Struct, frozen=True):
 class Delta(Struct, frozen=True):
     """One piece of one choice: text, reasoning, tool-call fragments, and the finish reason with the last piece.
 
-    A whole (non-streamed) answer is one Delta per choice. `tool_calls` and `logprobs` are the OpenAI chat shapes,
-    decoded. `finish_reason` is OpenAI's: stop, length, tool_calls, content_filter.
+    `refusal` is what a model says in place of a text it was to write to a schema. A whole (non-streamed) answer is one
+    Delta per choice. `tool_calls` and `logprobs` are the OpenAI chat shapes, decoded. `finish_reason` is OpenAI's:
+    stop, length, tool_calls, content_filter.
     """
 
     index: int = 0
@@ -43,6 +44,7 @@ class Delta(Struct, frozen=True):
     logprobs: dict[str, Any] | None = None
     finish_reason: str | None = None
     raw: bytes | None = None
+    refusal: str = ""
 
 
 class Embedding(Struct, frozen=True):

@@ -7,6 +7,7 @@ Pure functions over bytes: nothing here does I/O.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from enum import Enum, StrEnum
 from typing import Any, Protocol
 
 from msgspec import Struct
@@ -32,8 +33,23 @@ class RequestHead(Struct, frozen=True):
     headers: dict[str, str]
 
 
+class Notation(Enum):
+    """How a text is written: as it is, as JSON (a tool call's arguments), or as a name without spaces or brackets."""
+
+    PLAIN = "plain"
+    JSON = "json"
+    NAME = "name"
+
+
+class Unread(StrEnum):
+    """What a request can hold that nobody here reads."""
+
+    TOKEN_IDS = "token_ids"  # noqa: S105 (no password)
+    MEDIA = "media"  # images, audio, files, bytes that are no text
+
+
 class TextSegment(Struct):
-    """One piece of text a client sent: `role` is system, user, assistant, tool or input (prompts, embeddings).
+    """One piece of text a client sent: `role` is system, user, assistant, tool, input (prompts, embeddings) or label.
 
     `locator` is opaque to everyone but the request that made it; it says where `replace_texts` puts new text.
     """
@@ -41,6 +57,7 @@ class TextSegment(Struct):
     role: str
     text: str
     locator: tuple[int | str, ...]
+    notation: Notation = Notation.PLAIN
 
 
 class InferenceRequest(Protocol):
@@ -59,6 +76,12 @@ class InferenceRequest(Protocol):
 
     def texts(self) -> Sequence[TextSegment]:
         """Every text in the request, in order (messages, tool results and arguments, prompts, inputs)."""
+
+    def labels(self) -> Sequence[TextSegment]:
+        """What is no part of the prompt but may name somebody: message names, `user`, `metadata`."""
+
+    def unread(self) -> frozenset[Unread]:
+        """What is in the request besides its texts."""
 
     def replace_texts(self, changed: Sequence[TextSegment]) -> None:
         """Put changed texts back where they came from."""

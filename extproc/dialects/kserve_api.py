@@ -21,6 +21,7 @@ from extproc.dialects.interface import (
     RequestHead,
     TextSegment,
     TokenTotals,
+    Unread,
 )
 from extproc.dialects.openai_validation import refuse
 from extproc.dialects.openai_wire import encode_json
@@ -87,6 +88,14 @@ class InferRequest:
             for index, text in enumerate(elements)
             if isinstance(text, str)
         ]
+
+    def labels(self) -> Sequence[TextSegment]:
+        return ()
+
+    def unread(self) -> frozenset[Unread]:
+        """Bytes that are no text. Tensors of numbers are what a model is fed, whatever they mean to it."""
+        every = (element for elements in self._elements.values() for element in elements)
+        return frozenset({Unread.MEDIA} if any(isinstance(element, bytes) for element in every) else ())
 
     def replace_texts(self, changed: Sequence[TextSegment]) -> None:
         """A changed tensor is written as JSON `data` if it came so, else in the binary form."""

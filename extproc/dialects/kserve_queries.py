@@ -23,6 +23,7 @@ from extproc.dialects.interface import (
     RequestHead,
     TextSegment,
     TokenTotals,
+    Unread,
 )
 from extproc.dialects.kserve_api import InferEncoder, kserve_error
 from extproc.dialects.openai_validation import refuse
@@ -55,6 +56,12 @@ class ModelQuery(msgspec.Struct):
 
     def texts(self) -> Sequence[TextSegment]:
         return ()
+
+    def labels(self) -> Sequence[TextSegment]:
+        return ()
+
+    def unread(self) -> frozenset[Unread]:
+        return frozenset()
 
     def replace_texts(self, changed: Sequence[TextSegment]) -> None:
         assert not changed, "there are no texts"

@@ -58,6 +58,7 @@ class _Message(msgspec.Struct):
 
     role: str | None = None
     content: str | None = None
+    refusal: str | None = None
     reasoning: str | None = None
     reasoning_content: str | None = None
     tool_calls: list[dict[str, Any]] | None = None
@@ -194,6 +195,7 @@ def _delta(choice: _Choice, message: _Message | None, raw: bytes | None = None) 
         choice.logprobs,
         choice.finish_reason,
         raw,
+        message.refusal or "",
     )
 
 

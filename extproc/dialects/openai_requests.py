@@ -14,10 +14,12 @@ import msgspec
 
 from extproc.dialects import openai_essence
 from extproc.dialects import openai_schema as schema
-from extproc.dialects.interface import TextSegment
+from extproc.dialects.interface import Notation, TextSegment, Unread
 from extproc.dialects.openai_validation import check, refuse
 from extproc.operation import Operation
 
+_LABELS = ("user", "safety_identifier", "prompt_cache_key", "metadata")
+_REASONING = ("reasoning", "reasoning_content")
 _ROLES = {"developer": "system", "function": "tool"}
 
 
@@ -31,7 +33,8 @@ class OpenAiRequest(ABC):
         self.fields = fields
         self.model: str = fields["model"]
         self.stream = fields.get("stream") is True
-        self.include_usage = bool((fields.get("stream_options") or {}).get("include_usage"))
+        options = fields.get("stream_options")  # of embeddings nobody has checked it
+        self.include_usage = isinstance(options, dict) and bool(options.get("include_usage"))
         self.choices: int = 1
         self.output_limit_tokens: int | None = None
 
@@ -43,6 +46,12 @@ class OpenAiRequest(ABC):
 
     @abstractmethod
     def _segments(self) -> Iterator[TextSegment]: ...
+
+    def labels(self) -> Sequence[TextSegment]:
+        return [segment for key in _LABELS for segment in _leaves("label", self.fields.get(key), (key,))]
+
+    @abstractmethod
+    def unread(self) -> frozenset[Unread]: ...
 
     def replace_texts(self, changed: Sequence[TextSegment]) -> None:
         for segment in changed:
@@ -76,6 +85,21 @@ class ChatRequest(OpenAiRequest):
         messages: list[dict[str, Any]] = self.fields["messages"]
         return messages
 
+    def labels(self) -> Sequence[TextSegment]:
+        names = [
+            TextSegment("label", message["name"], ("messages", index, "name"), Notation.NAME)
+            for index, message in enumerate(self.messages)
+            if message.get("name") and message["role"] != "function"
+        ]
+        return [*names, *super().labels()]
+
+    def unread(self) -> frozenset[Unread]:
+        contents = (message.get("content") for message in self.messages)
+        media = any(
+            part["type"] not in ("text", "refusal") for content in contents if type(content) is list for part in content
+        )
+        return frozenset({Unread.MEDIA} if media else ())
+
     def _segments(self) -> Iterator[TextSegment]:
         for index, message in enumerate(self.messages):
             role = _ROLES.get(message["role"], message["role"])
@@ -89,17 +113,38 @@ class ChatRequest(OpenAiRequest):
                         yield TextSegment(role, part[kind], ("messages", index, "content", position, kind))
             if role == "assistant":
                 yield from _assistant_extras(index, message)
+        yield from _leaves("assistant", self.fields.get("prediction"), ("prediction",))
+        yield from _leaves("tool", self.fields.get("documents"), ("documents",))  # vLLM's, for retrieval
+
+
+def _leaves(role: str, value: Any, path: tuple[int | str, ...]) -> Iterator[TextSegment]:
+    """Every string in a value, save what kind of thing it is. Bodies are not nested deeper than MAX_DEPTH."""
+    if type(value) is str:
+        if path[-1] != "type":
+            yield TextSegment(role, value, path)
+        return
+    items = value.items() if type(value) is dict else enumerate(value) if type(value) is list else ()
+    for key, item in items:
+        yield from _leaves(role, item, (*path, key))
 
 
 def _assistant_extras(index: int, message: dict[str, Any]) -> Iterator[TextSegment]:
     if message.get("refusal"):
         yield TextSegment("assistant", message["refusal"], ("messages", index, "refusal"))
+    place = ("messages", index, "tool_calls")
     for position, call in enumerate(message.get("tool_calls") or ()):
         if call.get("function"):
-            path = ("messages", index, "tool_calls", position, "function", "arguments")
-            yield TextSegment("assistant", call["function"]["arguments"], path)
+            arguments = call["function"]["arguments"]
+            yield TextSegment("assistant", arguments, (*place, position, "function", "arguments"), Notation.JSON)
+        custom = call.get("custom")
+        if type(custom) is dict:
+            yield from _leaves("assistant", custom.get("input"), (*place, position, "custom", "input"))
     if call := message.get("function_call"):
-        yield TextSegment("assistant", call["arguments"], ("messages", index, "function_call", "arguments"))
+        arguments = call["arguments"]
+        yield TextSegment("assistant", arguments, ("messages", index, "function_call", "arguments"), Notation.JSON)
+    for key in _REASONING:
+        if type(message.get(key)) is str:
+            yield TextSegment("assistant", message[key], ("messages", index, key))
 
 
 def _check_assistant(index: int, message: dict[str, Any]) -> None:
@@ -131,8 +176,13 @@ class CompletionRequest(OpenAiRequest):
         self.choices = max(n, best_of or 1) * len(inputs_of(fields["prompt"]))
         self.output_limit_tokens = fields.get("max_tokens")
 
+    def unread(self) -> frozenset[Unread]:
+        return _token_ids(self.fields["prompt"])
+
     def _segments(self) -> Iterator[TextSegment]:
-        return _input_segments("prompt", self.fields["prompt"])
+        yield from _input_segments("prompt", self.fields["prompt"])
+        if self.fields.get("suffix"):
+            yield TextSegment("input", self.fields["suffix"], ("suffix",))
 
 
 class EmbeddingsRequest(OpenAiRequest):
@@ -157,6 +207,9 @@ class EmbeddingsRequest(OpenAiRequest):
         inputs = self.inputs
         self.fields["input"] = [inputs[position] for position in positions]
 
+    def unread(self) -> frozenset[Unread]:
+        return _token_ids(self.fields["input"])
+
     def _segments(self) -> Iterator[TextSegment]:
         return _input_segments("input", self.fields["input"])
 
@@ -166,6 +219,11 @@ def inputs_of(value: str | list[Any]) -> list[Any]:
     if isinstance(value, str) or type(value[0]) is int:
         return [value]
     return value
+
+
+def _token_ids(value: str | list[Any]) -> frozenset[Unread]:
+    texts = not value or all(isinstance(item, str) for item in inputs_of(value))
+    return frozenset(() if texts else {Unread.TOKEN_IDS})
 
 
 def _input_segments(name: str, value: str | list[Any]) -> Iterator[TextSegment]:

@@ -91,13 +91,15 @@ class OpenAiStreamEncoder:
 
     @staticmethod
     def _delta_body(delta: Delta) -> bytes:
-        if not delta.reasoning and delta.tool_calls is None:
+        if not delta.reasoning and delta.tool_calls is None and not delta.refusal:
             return b'{"content":%b}' % encode_json(delta.text) if delta.text else b"{}"
         body: dict[str, Any] = {}
         if delta.reasoning:
             body["reasoning_content"] = delta.reasoning
         if delta.text:
             body["content"] = delta.text
+        if delta.refusal:
+            body["refusal"] = delta.refusal
         if delta.tool_calls is not None:
             body["tool_calls"] = [{"index": index, **call} for index, call in enumerate(delta.tool_calls)]
         return encode_json(body)

@@ -39,6 +39,7 @@ _NAMES = {
 }
 _PATH = re.compile(r"(.*?)(?: - at `\$\.?(.*)`)?$", re.DOTALL)
 _STEP = re.compile(r"\.?([^.\[\]]+)|\[(\d+)\]")
+_LABEL = re.compile(r"[A-Za-z0-9_.-]{1,40}")
 _MISSING = re.compile(r"Object missing required field `(.+)`$")
 _TYPE = re.compile(r"Expected `(.+)`, got `(.+)`$")
 _RANGE = re.compile(r"Expected `(\w+)` (>=|<=) (\S+)$")
@@ -125,7 +126,8 @@ def _out_of_range(what: str, path: str, fields: dict[str, Any]) -> Any:
         return None
     kind = "integer" if match[1] == "int" else "decimal"
     side, code = ("below minimum", "below_min") if match[2] == ">=" else ("above maximum", "above_max")
-    got = str(_value_at(fields, path))[:40]
+    value = _value_at(fields, path)
+    got = str(value)[:40] if isinstance(value, int | float) else "another"
     message = (
         f"Invalid '{path}': {kind} {side} value. "
         f"Expected a value {match[2]} {float(match[3]):.10g}, but got {got} instead."
@@ -161,8 +163,10 @@ def _unsupported(path: str, fields: dict[str, Any]) -> Any:
     values = next((names for end, names in _SUPPORTED.items() if plain.endswith(end)), ())
     *most, last = map(repr, values) if values else ("", "")
     supported = f" Supported values are: {', '.join(most)}, and {last}." if values else ""
-    got = str(_value_at(fields, path))[:40]
-    return invalid_request(f"Invalid value: '{got}'.{supported}", path or None, "invalid_value")
+    value = _value_at(fields, path)
+    # Repeated only if it can't be somebody's words.
+    got = f": '{value}'" if isinstance(value, str) and _LABEL.fullmatch(value) else ""
+    return invalid_request(f"Invalid value{got}.{supported}", path or None, "invalid_value")
 
 
 def _value_at(fields: Any, path: str) -> Any:

@@ -125,12 +125,13 @@ class OpenAiWholeEncoder:
 class _Joined:
     """One choice, put together from its pieces."""
 
-    __slots__ = ("finish_reason", "index", "logprobs", "reasoning", "texts", "tool_calls")
+    __slots__ = ("finish_reason", "index", "logprobs", "reasoning", "refusals", "texts", "tool_calls")
 
     def __init__(self, index: int) -> None:
         self.index = index
         self.texts: list[str] = []
         self.reasoning: list[str] = []
+        self.refusals: list[str] = []
         self.tool_calls: list[dict[str, Any]] = []
         self.logprobs: dict[str, Any] | None = None
         self.finish_reason: str | None = None
@@ -138,6 +139,7 @@ class _Joined:
     def add(self, delta: Delta) -> None:
         self.texts.append(delta.text)
         self.reasoning.append(delta.reasoning)
+        self.refusals.append(delta.refusal)
         if delta.tool_calls:
             merge_tool_calls(self.tool_calls, delta.tool_calls)
         if delta.logprobs is not None:
@@ -146,11 +148,11 @@ class _Joined:
 
 
 def _chat_choice(choice: _Joined) -> dict[str, Any]:
-    text, reasoning = "".join(choice.texts), "".join(choice.reasoning)
+    text, reasoning, refusal = ("".join(said) for said in (choice.texts, choice.reasoning, choice.refusals))
     message: dict[str, Any] = {
         "role": "assistant",
-        "content": None if choice.tool_calls and not text else text,
-        "refusal": None,
+        "content": None if not text and (choice.tool_calls or refusal) else text,
+        "refusal": refusal or None,
     }
     if reasoning:
         message["reasoning_content"] = reasoning

@@ -34,6 +34,7 @@ SERVICE_FIELDS = (
     "ttft_ms",
     "termination",
     "cache",
+    "redacted",
 )
 """Keys of the dynamic metadata namespace that the service fills in; null in the log where it has not."""
 

@@ -106,6 +106,7 @@ def facts_known_at_end(ctx: RequestContext, termination: Termination) -> Facts:
         "termination": termination.upper(),
         "reason": ctx.reason,
         "cache": "" if ctx.caching is None else ctx.caching.result,
+        "redacted": 0 if ctx.redaction is None else ctx.redaction.changed,
     }
     if progress.first_bytes_s is not None:
         facts["ttft_ms"] = round((progress.first_bytes_s - ctx.arrived_s) * 1e3, 3)

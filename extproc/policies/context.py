@@ -9,6 +9,7 @@ from msgspec import Struct, field
 from extproc.dialects.interface import InferenceRequest, RequestHead, Route, TokenTotals
 from extproc.policies.cache_exchange import Caching
 from extproc.policies.limit_hold import Hold
+from extproc.policies.redact_exchange import Redaction
 from extproc.policies.scan import Scan
 from extproc.principal import ANONYMOUS, Principal
 from extproc.routing.catalog import Model, Pool
@@ -52,7 +53,8 @@ class RequestContext:
     charged_as_used: bool = False  # limit: a known answer costs what it would have cost from a model
     governed: bool = False  # limit: its caller is known, so that its attempt counts
     held: Hold | None = None  # limit: what it reserved
-    reason: str = ""  # journey: why it was refused or failed; limit: that it was cut
+    redaction: Redaction | None = None  # redact: its placeholders and its counts
+    reason: str = ""  # journey: why it was refused or failed; limit, redact: that it was cut
 
     def __init__(self, head: RequestHead, arrived_s: float, arrived_wall_s: float) -> None:
         self.__dict__.update(

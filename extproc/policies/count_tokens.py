@@ -61,6 +61,8 @@ class CountTokens:
         for event in events:
             if type(event) is Delta:
                 progress.text += (event.reasoning, event.text) if event.reasoning else (event.text,)
+                if event.refusal:
+                    progress.text.append(event.refusal)
                 if event.tool_calls:
                     progress.text += _tool_call_texts(event)
             elif type(event) is Usage:

@@ -1,4 +1,4 @@
-"""What a policy is: four small protocols, of which it implements those it needs, and the verdicts it may give.
+"""What a policy is: five small protocols, of which it implements those it needs, and the verdicts it may give.
 
 A policy is constructed once per configuration version as `Policy(settings, services)` and shared by all exchanges, so
 it keeps nothing about one exchange: that belongs in the `RequestContext`.
@@ -13,6 +13,7 @@ from typing import Any, ClassVar, Protocol
 
 from msgspec import Struct
 
+from extproc.audit.record import AuditTrail, NoTrail
 from extproc.caching import AnswerStore
 from extproc.clock import Clock
 from extproc.config.policy import PolicySettings
@@ -24,6 +25,7 @@ from extproc.policies.context import RequestContext
 from extproc.principal import Principal
 from extproc.rejection import Rejection
 from extproc.routing.catalog import Catalog
+from extproc.routing.pressure import Calm, Pressure
 from extproc.telemetry.metrics import Metrics
 
 
@@ -99,6 +101,13 @@ class KnownAnswerPolicy(Policy, Protocol):
     async def on_known_answer(self, ctx: RequestContext, answer: Answer) -> Continue | Reject: ...
 
 
+class ReplyPolicy(Policy, Protocol):
+    """Has a last word before the gateway answers by itself: a refusal, or an answer that needs no model. It can add
+    headers; the answer stands."""
+
+    async def on_reply(self, ctx: RequestContext) -> None: ...
+
+
 class AnswerPolicy(Policy, Protocol):
     """Reads or rewrites the answer as it passes; a Reject ends it there.
 
@@ -156,5 +165,7 @@ class Services:
     config_version: str
     answers: AnswerStore
     answers_version: str = ""
+    audit: AuditTrail = field(default_factory=NoTrail)
     encoder: Encoder | None = None
     clock: Clock = field(default_factory=Clock)
+    pressure: Pressure = field(default_factory=Calm)

@@ -2,8 +2,8 @@
 
 On the headers it turns away, without asking Redis, who is known to have no request left. On the request it is last, so
 that what was refused before costs no tokens: one round trip checks and takes everything. At the end it settles to what
-was really used, which is what the usage event says; an attempt that never came as far as the reservation is counted
-there.
+was really used, which is what the usage event says. An attempt that never came as far as the reservation is counted
+before it is answered, or at its end if its client left first.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from typing import ClassVar
 from extproc.config.policy import PolicyMode, PolicySettings
 from extproc.dialects.answer import AnswerEvent, Delta, Done
 from extproc.errors import DependencyError
-from extproc.limits import Admission, Charge, Limit, Measure, State
+from extproc.limits import PERCENT, Admission, Charge, Limit, Measure, State
 from extproc.operation import Operation
 from extproc.policies.account import is_charged
 from extproc.policies.context import RequestContext
 from extproc.policies.interface import CONTINUE, Answer, Continue, Reject, Services, Termination, Verdict
-from extproc.policies.limit_answers import headers, impossible, is_soft, refusal
+from extproc.policies.limit_answers import TOLD, headers, impossible, is_soft, refusal
 from extproc.policies.limit_expected import ExpectedOutput
 from extproc.policies.limit_hold import Hold
 from extproc.policies.limit_rules import Applied, Rules, Size, charges, fitting_output
@@ -47,6 +47,7 @@ class LimitRequests:
         self._limiter = services.limiter
         self._usage = services.usage
         self._clock = services.clock
+        self._pressure = services.pressure
         self._rules = Rules(settings)
         self._expected = ExpectedOutput()
         self._enforced = settings.mode is PolicyMode.ENFORCE
@@ -72,7 +73,7 @@ class LimitRequests:
         return Reject(refusal(told, max(state.wait_ms for _, state in told)))
 
     async def on_request(self, ctx: RequestContext) -> Verdict:
-        applied = self._rules.applied(ctx.principal, ctx.model.name)
+        applied = self._rules.applied(ctx.principal, ctx.model.name, self._percent(ctx))
         if not applied:
             ctx.held = Hold(admitted=False)
             return CONTINUE
@@ -96,7 +97,7 @@ class LimitRequests:
         cost = self._settings.known_answers
         applied: Sequence[Applied] = ()
         if cost is not KnownAnswers.NOTHING:
-            applied = self._rules.applied(ctx.principal, ctx.model.name)
+            applied = self._rules.applied(ctx.principal, ctx.model.name, self._percent(ctx))
         if cost is KnownAnswers.REQUEST:
             applied = _requests(applied)
         ctx.charged_as_used = cost is KnownAnswers.AS_USED
@@ -116,6 +117,12 @@ class LimitRequests:
         else:  # what is never given back needs no reservation
             admission = await self._limiter.attempt(taken, lost)
         return self._decide(ctx, taken, admission)
+
+    async def on_reply(self, ctx: RequestContext) -> None:
+        """A request that is answered before it came to the reservation was an attempt all the same."""
+        if ctx.governed and ctx.held is None:
+            ctx.held = Hold(admitted=False)
+            await self._count_attempt(ctx)
 
     async def on_answer(self, ctx: RequestContext, events: Sequence[AnswerEvent]) -> Sequence[AnswerEvent]:
         held = ctx.held
@@ -150,17 +157,28 @@ class LimitRequests:
         if whole and totals.completion_tokens < held.cap_tokens:
             self._expected.learn(ctx.principal.id, ctx.model.name, totals.completion_tokens)
 
+    def _percent(self, ctx: RequestContext) -> int:
+        """What is left of this caller's limits, for requests to this pool."""
+        adaptive = self._settings.adaptive
+        if adaptive is None or ctx.pool is None:
+            return PERCENT
+        return adaptive.percent(self._pressure.level(ctx.pool.name), ctx.principal.tier)
+
     async def _count_attempt(self, ctx: RequestContext) -> None:
-        """A request that something refused before it came to the reservation was an attempt all the same."""
-        applied = _requests(self._rules.applied(ctx.principal, ctx.model_name))
-        if not applied:
+        """One request, and a look at what is left of the other limits that a client is told of."""
+        applied = self._rules.applied(ctx.principal, ctx.model_name, self._percent(ctx))
+        shown = [one for one in applied if one.limit.measure in TOLD]
+        if not shown:
             return
-        taken = charges(applied, Size(0, 0))
+        taken = charges(shown, Size(0, 0))
         try:
             admission = await self._limiter.attempt(taken, self._settings.redis_lost)
         except DependencyError:
             return  # nothing passes anyway
+        if admission.shared:
+            ctx.degraded.add(self.name)
         self._remember(taken, admission)
+        self._tell(ctx, [(charge.limit, state) for charge, state in zip(taken, admission.states, strict=True)])
 
     def _decide(self, ctx: RequestContext, taken: Sequence[Charge], admission: Admission) -> Continue | Reject:
         if admission.shared:
@@ -190,9 +208,10 @@ class LimitRequests:
             _log.warning("a budget is used beyond its soft threshold", extra=facts)
 
     def _remember(self, taken: Sequence[Charge], admission: Admission) -> None:
-        """Until when a limit of requests is known to have none left."""
+        """Until when a limit of requests is known to have none left. One that is scaled down has, for another pool."""
         for charge, state in zip(taken, admission.states, strict=True):
-            if state.wait_ms > 0 and charge.limit.measure is Measure.REQUESTS and not charge.limit.shadow:
+            limit = charge.limit
+            if state.wait_ms > 0 and limit.measure is Measure.REQUESTS and not limit.shadow and not limit.full:
                 if len(self._blocked) >= _MOST_BLOCKED:
                     self._blocked.clear()
                 self._blocked[charge.key] = (self._clock.monotonic(), state)

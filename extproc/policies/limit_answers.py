@@ -13,7 +13,9 @@ from extproc.rejection import Rejection, cost_never_fits, quota_exhausted, rate_
 LONGEST_RETRY_S = 120
 """Clients give up when they are told to wait for longer."""
 
-_TOLD = (Measure.REQUESTS, Measure.TOKENS)
+TOLD = (Measure.REQUESTS, Measure.TOKENS)
+"""What the headers speak of."""
+
 _NAMES = {
     Measure.REQUESTS: "requests",
     Measure.TOKENS: "tokens",
@@ -29,7 +31,7 @@ Told = tuple[Limit, State]
 def headers(told: Sequence[Told]) -> Iterator[tuple[str, str]]:
     """The headers of a governed response."""
     enforced = [(limit, state) for limit, state in told if not limit.shadow]
-    for measure in _TOLD:
+    for measure in TOLD:
         of_measure = [(limit, state) for limit, state in enforced if limit.measure is measure]
         if of_measure:
             limit, state = min(of_measure, key=lambda one: one[1].remaining)
@@ -57,6 +59,8 @@ def refusal(told: Sequence[Told], retry_ms: int) -> Rejection:
         message = f"Too many requests at a time: the limit is {limit.amount}."
     else:
         message = f"Rate limit reached: {limit.amount} {_NAMES[limit.measure]}. Try again in {retry_after_s} s."
+    if limit.full:
+        message += f" It is usually {limit.full}, and lower now because the model's servers are busy."
     return rate_limited(message, limit.measure, retry_after_s)
 
 
@@ -65,7 +69,7 @@ def impossible(limit: Limit) -> Rejection:
     if limit.measure is Measure.MONEY:
         return cost_never_fits("This request costs more than your whole budget.")
     return cost_never_fits(
-        f"This request is larger than your limit of {limit.amount} {_NAMES[limit.measure]}, so it can never be served."
+        f"This request is larger than your limit of {limit.most} {_NAMES[limit.measure]}, so it can never be served."
     )
 
 

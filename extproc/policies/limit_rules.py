@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from msgspec import Struct
 
-from extproc.limits import Charge, Limit, Measure, bucket, budget, gauge, key_of, sliding
+from extproc.limits import PERCENT, Charge, Limit, Measure, bucket, budget, gauge, key_of, sliding
 from extproc.money import Price, cost_nano
 from extproc.policies.limit_settings import (
     Algorithm,
@@ -34,6 +34,7 @@ _SUBJECTS: Mapping[Scope, Callable[[Principal, str], str]] = {
     Scope.GLOBAL: lambda principal, model: "all",
 }
 _OF_MODELS = frozenset({Scope.MODEL, Scope.KEY_MODEL})
+_OF_ONE_TIER = frozenset({Scope.KEY, Scope.KEY_MODEL, Scope.TIER})
 
 
 class Applied(Struct, frozen=True):
@@ -74,24 +75,25 @@ class Rules:
         self._keys = settings.keys
         self._rules = [_extra(name, extra) for name, extra in settings.limits.items()]
         self._rules += [_budget(name, own) for name, own in settings.budgets.items()]
-        self._known: dict[tuple[str, str, str, str], tuple[Applied, ...]] = {}
+        self._known: dict[tuple[str, str, str, str, int], tuple[Applied, ...]] = {}
 
-    def applied(self, principal: Principal, model: str) -> tuple[Applied, ...]:
-        """The limits that hold for this caller and this model."""
-        asked = (principal.id, principal.team, principal.tier, model)
+    def applied(self, principal: Principal, model: str, percent: int = PERCENT) -> tuple[Applied, ...]:
+        """The limits that hold for this caller and this model, and what is left of them."""
+        asked = (principal.id, principal.team, principal.tier, model, percent)
         known = self._known.get(asked)
         if known is None:
             if len(self._known) >= _CACHED:
                 self._known.clear()
-            known = self._known[asked] = tuple(self._find(principal, model))
+            known = self._known[asked] = tuple(self._find(principal, model, percent))
         return known
 
-    def _find(self, principal: Principal, model: str) -> Iterator[Applied]:
+    def _find(self, principal: Principal, model: str, percent: int) -> Iterator[Applied]:
         for limit in _of_key(self._own(principal)):
-            yield Applied(limit, key_of(limit, principal.id))
+            yield Applied(limit.scaled(percent, slower=True), key_of(limit, principal.id))
         for rule in self._rules:
             if rule.holds(principal, model):
-                yield Applied(rule.limit, key_of(rule.limit, _SUBJECTS[rule.scope](principal, model)))
+                limit = rule.limit.scaled(percent, slower=rule.scope in _OF_ONE_TIER)
+                yield Applied(limit, key_of(limit, _SUBJECTS[rule.scope](principal, model)))
 
     def _own(self, principal: Principal) -> KeyLimits:
         tier = self._tiers.get(principal.tier, self._tiers["free"])
@@ -140,10 +142,10 @@ def settled(measure: Measure, size: Size | None) -> int:
 
 def fitting_output(applied: Sequence[Applied], size: Size, least_tokens: int) -> int | Limit:
     """How much of the expected answer to reserve: no limit shall be asked for more than half of what it could give
-    beyond the prompt, or a key with a small one would be refused everything. A limit: not even the least fits."""
+    beyond the prompt, or a key with a small one would be refused everything. A limit: not even the least ever fits."""
     output = size.output_tokens
     for limit in (one.limit for one in applied if not one.limit.shadow):
-        if Size(size.prompt_tokens, least_tokens, 0, size.price).of(limit.measure) > limit.amount:
+        if Size(size.prompt_tokens, least_tokens, 0, size.price).of(limit.measure) > limit.most:
             return limit
         if limit.measure is Measure.TOKENS:
             output = min(output, max(least_tokens, (limit.amount - size.prompt_tokens) // 2))

@@ -16,6 +16,7 @@ from extproc.config.policy import PolicySettings
 from extproc.config.section import Name, Section
 from extproc.limits import MOST_EXACT, Lost, Measure, Period, bucket
 from extproc.money import nano_from_decimal
+from extproc.policies.limit_adaptive import Adaptive
 
 _MOST_SECONDS = 31 * 86_400
 Amount = Annotated[int, pydantic.Field(ge=1, le=MOST_EXACT)]
@@ -254,6 +255,9 @@ class Settings(PolicySettings):
 
     budgets: Mapping[Name, Budget] = {}
     """Budgets in money, by name."""
+
+    adaptive: Adaptive | None = None
+    """Limits that go down while the model servers are busy; null: they don't."""
 
     reservation_ttl_s: Annotated[float, pydantic.Field(ge=5, le=3600)] = 30.0
     """What a killed worker had reserved is given back after so long; living ones renew theirs."""

@@ -1,5 +1,5 @@
 """THE journey: which policies run, in which order, and the one runner that gives each its mode, deadline, failure
-mode and metrics. A new policy is one line in one (or more) of the four lists below.
+mode and metrics. A new policy is one line in one (or more) of the six lists below.
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ import logging
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
+
+from pydantic import SecretStr
 
 from extproc.config.policy import FailureMode, PolicyMode, PolicySettings
 from extproc.dialects.answer import AnswerEvent
@@ -29,6 +31,7 @@ from extproc.policies.interface import (
     KnownAnswerPolicy,
     Policy,
     Reject,
+    ReplyPolicy,
     RequestPolicy,
     Services,
     Termination,
@@ -36,6 +39,8 @@ from extproc.policies.interface import (
 )
 from extproc.policies.limit import LimitRequests
 from extproc.policies.list_models import ListModels
+from extproc.policies.redact import Redact
+from extproc.policies.require_audit import RequireAudit
 from extproc.policies.route import Route
 from extproc.policies.scan_texts import ScanTexts
 from extproc.policies.validate import Validate
@@ -50,19 +55,24 @@ ON_HEAD: tuple[type[HeadPolicy], ...] = (
 )
 # On the whole, parsed request. Guard before charge: what refuses comes before what costs.
 ON_REQUEST: tuple[type[RequestPolicy], ...] = (
+    RequireAudit,
     Validate,
     Route,
     CountTokens,
     Cache,
     ScanTexts,
+    Redact,
     LimitRequests,
     Account,
 )
 # On an answer that is known without a model, in place of what is left of the list above.
 ON_KNOWN_ANSWER: tuple[type[KnownAnswerPolicy], ...] = (LimitRequests,)
-# On every piece of the answer. `limit` may end it, and what ends is counted after that. `cache` keeps what goes out.
+# Before an answer of the gateway's own: a refusal counts as an attempt, and is told what is left.
+ON_REPLY: tuple[type[ReplyPolicy], ...] = (LimitRequests,)
+# On every piece of the answer. `limit` may end it; then `redact` lets go what it holds; what goes is counted, and kept.
 ON_ANSWER: tuple[type[AnswerPolicy], ...] = (
     LimitRequests,
+    Redact,
     CountTokens,
     Cache,
 )
@@ -72,6 +82,7 @@ ON_CLOSE: tuple[type[ClosePolicy], ...] = (
     CountTokens,
     Account,
     LimitRequests,
+    Redact,
     Cache,
 )
 
@@ -117,6 +128,7 @@ class Pipeline:
     known_answer: tuple[Step, ...]
     answer: tuple[Step, ...]
     close: tuple[Step, ...]
+    reply: tuple[Step, ...] = ()
 
     async def on_head(self, ctx: RequestContext) -> Verdict:
         """The first verdict that is not Continue, or Continue."""
@@ -150,6 +162,17 @@ class Pipeline:
             elif not isinstance(passed, Continue) and not step.shadow:
                 events = passed
         return events
+
+    async def on_reply(self, ctx: RequestContext) -> None:
+        """What is lost or goes wrong here doesn't change the answer."""
+        for step in self.reply:
+            try:
+                await step.within_deadline(step.run(ctx))
+            except (DependencyError, TimeoutError) as error:
+                self._failed(step, ctx, error)
+            except Exception:
+                self.services.metrics.policy_failed(step.name)
+                _log.exception("policy %s failed", step.name, extra={"request_id": ctx.request_id})
 
     async def on_close(self, ctx: RequestContext, termination: Termination) -> None:
         """Every finalizer runs, whatever happened to the one before it."""
@@ -215,12 +238,34 @@ def keeps_answers(settings: Mapping[str, PolicySettings]) -> bool:
 def answers_version(settings: Mapping[str, PolicySettings]) -> str:
     """Stands for all settings that can change an answer; those of policies which are off can't."""
     chosen = sorted(_with_defaults(settings).items())
-    shaping = [(name, own.model_dump_json()) for name, own in chosen if own.shapes_answers and _acts(own)]
+    shaping = [(name, _revealed(own.model_dump())) for name, own in chosen if own.shapes_answers and _acts(own)]
     return hashlib.sha256(repr(shaping).encode()).hexdigest()
+
+
+def _revealed(value: Any) -> Any:
+    """With secrets as they are, which otherwise look all the same."""
+    if isinstance(value, SecretStr):
+        return value.get_secret_value()
+    if isinstance(value, Mapping):
+        return sorted((str(key), _revealed(one)) for key, one in value.items())
+    if isinstance(value, set | frozenset):
+        return sorted(map(str, value))
+    return [_revealed(one) for one in value] if isinstance(value, list | tuple) else value
 
 
 def _acts(own: PolicySettings) -> bool:
     return own.mode is not PolicyMode.OFF
+
+
+def prepare(settings: Mapping[str, PolicySettings]) -> None:
+    """Make what takes a policy long to make, so that `build` finds it made. For a thread beside the event loop.
+
+    Such a policy has a class method `prepare(settings)`, which makes it and keeps it.
+    """
+    for name, own in _with_defaults(settings).items():
+        make = getattr(POLICIES[name], "prepare", None)
+        if make is not None and own.mode is not PolicyMode.OFF:
+            make(own)
 
 
 def build(settings: Mapping[str, PolicySettings], services: Services) -> Pipeline:
@@ -244,4 +289,5 @@ def build(settings: Mapping[str, PolicySettings], services: Services) -> Pipelin
         phase(ON_KNOWN_ANSWER, "on_known_answer"),
         phase(ON_ANSWER, "on_answer"),
         phase(ON_CLOSE, "on_close"),
+        phase(ON_REPLY, "on_reply"),
     )

@@ -9,7 +9,7 @@ from __future__ import annotations
 import datetime
 from dataclasses import dataclass, field
 
-from extproc.limits import FOREVER_MS, Kind, Limit, Period, State
+from extproc.limits import FOREVER_MS, MOST_EXACT, Kind, Limit, Period, State
 
 GAUGE_WAIT_MS = 1000
 """Nobody knows when a slot comes free; this is when it is worth asking again."""
@@ -24,6 +24,21 @@ class Counter:
     level: int = 0
     at: int = 0
     slots: dict[int, int] = field(default_factory=dict)
+
+    def copy(self) -> Counter:
+        return Counter(self.level, self.at, dict(self.slots))
+
+
+def used_before(limit: Limit, used: int, at_ms: int) -> Counter:
+    """A counter of which so much was used at `at_ms`, as far as that can be known from outside."""
+    used = min(max(used, 0), limit.amount)
+    if limit.kind is Kind.BUCKET:
+        return Counter(used * limit.b, at_ms // limit.tick_ms)
+    if limit.kind is Kind.SLIDING:
+        return Counter(used, at_ms // limit.a, {at_ms // limit.a: used})
+    if limit.kind is Kind.PERIOD:
+        return Counter(used, period_of(Period(limit.a), at_ms)[0])
+    return Counter()  # slots: those who hold them give them back elsewhere
 
 
 def bring_forward(limit: Limit, counter: Counter, now_ms: int) -> None:
@@ -58,8 +73,9 @@ def wait_ms(limit: Limit, counter: Counter, cost: int, now_ms: int) -> int:
     """How long until `cost` fits; 0 if it does now, -1 if it never will."""
     if cost <= 0:
         return 0
-    if cost > limit.amount:
+    if cost > limit.most:
         return -1
+    cost = min(cost, limit.amount)
     if limit.kind is Kind.BUCKET:
         over = counter.level + (cost - limit.amount) * limit.b
         return 0 if over <= 0 else _up(over, limit.a) * limit.tick_ms
@@ -80,7 +96,7 @@ def wait_ms(limit: Limit, counter: Counter, cost: int, now_ms: int) -> int:
 def take(limit: Limit, counter: Counter, cost: int) -> int:
     """Take `cost`, whether it fits or not; the position where it was taken."""
     if limit.kind is Kind.BUCKET:
-        counter.level += cost * limit.b
+        counter.level = min(MOST_EXACT, counter.level + cost * limit.b)
         return 0
     counter.level += cost
     if limit.kind is Kind.SLIDING:

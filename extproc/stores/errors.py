@@ -14,3 +14,7 @@ class StoreUnavailable(DependencyError):
 
 class StoreTimeout(StoreUnavailable):
     """It is there, or seems to be, and did not answer in time."""
+
+
+class StoreRefused(StoreUnavailable):
+    """Redis answered, and what it said is that it can't do this."""

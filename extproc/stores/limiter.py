@@ -17,7 +17,7 @@ from msgspec import Struct
 from extproc.clock import Clock
 from extproc.errors import DependencyError
 from extproc.limits import Admission, Charge, Lost
-from extproc.stores.errors import StoreUnavailable
+from extproc.stores.errors import StoreRefused, StoreUnavailable
 from extproc.stores.limits import RedisLimits
 from extproc.stores.local_share import LocalLimiter
 
@@ -52,10 +52,11 @@ class _Settlement(Struct, frozen=True):
 class SharedLimiter:
     """A `Limiter`. `keep` runs beside it for as long as it lives."""
 
-    def __init__(self, store: RedisLimits, clock: Clock, degraded: Callable[[bool], None]) -> None:
+    def __init__(self, store: RedisLimits, clock: Clock, degraded: Callable[[bool], None], replicas: int = 1) -> None:
+        """`replicas`: so many there are at least, should Redis be lost before it could say."""
         self._store = store
         self._report = degraded
-        self._local = LocalLimiter(clock)
+        self._local = LocalLimiter(clock, replicas)
         self._replica = uuid.uuid4().hex
         self._open: dict[str, _Held] = {}
         self._spool: deque[_Settlement] = deque()
@@ -80,6 +81,7 @@ class SharedLimiter:
                 self._unmake(reservation, charges)
                 raise
             else:
+                self._local.note(charges, admission.states)
                 if admission.admitted:
                     self._open[reservation] = _Held(charges, shared=False, unknown=False, ttl_ms=ttl_ms)
                 return admission
@@ -137,6 +139,9 @@ class SharedLimiter:
                 await self._tell(settlement)
             except StoreUnavailable as error:
                 self._lose(error)
+            except asyncio.CancelledError:
+                self._keep_for_later(settlement)
+                raise
             else:
                 return
         self._keep_for_later(settlement)
@@ -211,13 +216,24 @@ class SharedLimiter:
         self._dropped = 0
 
     async def _tell_waiting(self) -> int:
-        """Say what was kept for later; how much it was. Raises StoreUnavailable."""
+        """Say what was kept for later, to a Redis that has just answered; how much it was. Raises StoreUnavailable."""
         told = 0
         while self._spool:
             batch = [self._spool.popleft() for _ in range(min(_AT_ONCE, len(self._spool)))]
-            said = await asyncio.gather(*(self._tell(settlement) for settlement in batch), return_exceptions=True)
-            failed = [s for s, result in zip(batch, said, strict=True) if isinstance(result, BaseException)]
-            told += len(batch) - len(failed)
+            try:
+                said = await asyncio.gather(*(self._tell(settlement) for settlement in batch), return_exceptions=True)
+            except asyncio.CancelledError:
+                self._spool.extendleft(reversed(batch))  # to say one again is harmless
+                raise
+            failed = []
+            for settlement, result in zip(batch, said, strict=True):
+                if isinstance(result, StoreRefused):  # it would be refused for ever, and keep all others waiting
+                    self._dropped += 1
+                    _log.error("a settlement was refused", extra={"error": str(result)})
+                elif isinstance(result, BaseException):
+                    failed.append(settlement)
+                else:
+                    told += 1
             if failed:
                 self._spool.extendleft(reversed(failed))
                 raise StoreUnavailable("lost again while it was told what was used meanwhile")

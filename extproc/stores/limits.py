@@ -16,7 +16,7 @@ import msgspec
 from extproc.limits import TAG, Admission, Charge, State
 from extproc.stores.connection import bounded, connect
 from extproc.stores.errors import StoreUnavailable
-from extproc.stores.scripts import PATIENCE, Script, ScriptRunner
+from extproc.stores.scripts import PATIENCE, Haste, Script, ScriptRunner
 
 REMEMBER_S = 3600
 """How long a reservation that was closed without its owner, or settled for a lost Redis, is remembered."""
@@ -73,7 +73,9 @@ class RedisLimits:
         """
         keys = (_OPEN, _EXPIRY, _CLOSED + reservation, *(charge.key for charge in charges))
         wire = [_wire(charge) for charge in charges] if unknown else []
-        return bool(await self._run(self._settle, keys, (reservation, actual, wire, REMEMBER_S * 1000)) == 1)
+        return bool(
+            await self._run(self._settle, keys, (reservation, actual, wire, REMEMBER_S * 1000), Haste.SOON) == 1
+        )
 
     async def live(self, replica: str, own: Sequence[str], ttl_ms: int) -> tuple[int, int]:
         """Keep `own` reservations open, close those that nobody keeps open; how many replicas live, how many closed."""
@@ -86,9 +88,9 @@ class RedisLimits:
         async with bounded(self._timeout_s):
             await self._redis.execute_command("ZREM", _REPLICAS, replica)  # type: ignore[no-untyped-call]
 
-    async def _run(self, script: Script, keys: Sequence[str], request: Any) -> Any:
+    async def _run(self, script: Script, keys: Sequence[str], request: Any, haste: Haste = Haste.NOW) -> Any:
         now = "" if self.now_ms is None else self.now_ms
-        return await self._runner.run(script, keys, (_pack(request), now))
+        return await self._runner.run(script, keys, (_pack(request), now), haste)
 
 
 async def settle_for_the_dead(url: str, timeout_s: float, owed: Sequence[tuple[str, Sequence[int]]]) -> None:
@@ -122,4 +124,5 @@ def _wire(charge: Charge) -> tuple[str | int | bool, ...]:
         charge.floor,
         limit.shadow,
         limit.sticky,
+        limit.most,
     )

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from extproc.clock import Clock
 from extproc.limits import Admission, Charge, Limit, Lost, State
-from extproc.stores.counting import Counter, bring_forward, give, state, take, wait_ms
+from extproc.stores.counting import Counter, bring_forward, give, state, take, used_before, wait_ms
 
 CAPACITY = 50_000
 """As many counters are kept; one that was not used for longest is forgotten first."""
@@ -67,8 +67,9 @@ class LocalCounts:
             taken = []
             if not again and wait == 0 and (not refusing or (sticky_fits and limit.sticky)):
                 taken = [(take(limit, counter, charge.cost), charge.cost)]
+                self._save(charge.key, counter)
             skipped = wait != 0 and limit.shadow
-            entries.append(None if skipped else _Entry(charge.key, limit, charge.floor, taken))
+            entries.append(None if skipped else _Entry(charge.key, limit.unscaled(), charge.floor, taken))
             if refusing and not limit.shadow and retry_ms >= 0:
                 left = wait_ms(limit, counter, charge.cost, now_ms)
                 retry_ms = -1 if left < 0 else max(retry_ms, left)
@@ -91,6 +92,7 @@ class LocalCounts:
                 drawn.append((entry, counter, cost))
         for entry, counter, cost in drawn:
             entry.taken.append((take(entry.limit, counter, cost), cost))
+            self._save(entry.key, counter)
         return True
 
     def settle(
@@ -134,20 +136,30 @@ class LocalCounts:
             self._closed[name] = entries
         return len(expired[:most])
 
+    def knows(self, key: str) -> bool:
+        """This counter was used here."""
+        return key in self._counters
+
+    def begin(self, key: str, counter: Counter) -> None:
+        """Go on from what was used elsewhere."""
+        self._save(key, counter)
+
     def look(self, key: str, limit: Limit, now_ms: int) -> State:
         """One counter as it is now."""
         return state(limit, self._counter(key, limit, now_ms), now_ms)
 
     def _counter(self, key: str, limit: Limit, now_ms: int) -> Counter:
-        counter = self._counters.get(key)
-        if counter is None:
-            counter = self._counters[key] = Counter()
-            if len(self._counters) > self._capacity:
-                self._counters.popitem(last=False)
-        else:
-            self._counters.move_to_end(key)
+        """One counter as it is now. Looking changes nothing: it must not matter how a refused request saw the limit."""
+        kept = self._counters.get(key)
+        counter = Counter() if kept is None else kept.copy()
         bring_forward(limit, counter, now_ms)
         return counter
+
+    def _save(self, key: str, counter: Counter) -> None:
+        self._counters[key] = counter
+        self._counters.move_to_end(key)
+        if len(self._counters) > self._capacity:
+            self._counters.popitem(last=False)
 
     def _correct(self, entry: _Entry, actual: int, now_ms: int) -> None:
         """Make what was taken be `actual` in all."""
@@ -155,6 +167,7 @@ class LocalCounts:
         if taken == actual:
             return
         counter = self._counter(entry.key, entry.limit, now_ms)
+        self._save(entry.key, counter)
         if actual > taken:
             entry.taken.append((take(entry.limit, counter, actual - taken), actual - taken))
             return
@@ -171,13 +184,23 @@ class LocalCounts:
 class LocalLimiter:
     """`LocalCounts` as a limiter of one process alone, which `replicas` makes its share of all."""
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, clock: Clock, replicas: int = 1) -> None:
         self._clock = clock
         self._counts = LocalCounts()
-        self.replicas = 1
+        self._noted: OrderedDict[str, tuple[int, int]] = OrderedDict()  # what was used, and when that was
+        self.replicas = replicas
 
     def clear(self) -> None:
         self._counts.clear()
+
+    def note(self, charges: Sequence[Charge], states: Sequence[State]) -> None:
+        """What was left of the limits, all replicas together: this one's share begins there, should it come to that."""
+        now_ms = self._now_ms()
+        for charge, left in zip(charges, states, strict=True):
+            self._noted[charge.key] = (charge.limit.amount - left.remaining, now_ms)
+            self._noted.move_to_end(charge.key)
+        while len(self._noted) > CAPACITY:
+            self._noted.popitem(last=False)
 
     async def reserve(self, reservation: str, charges: Sequence[Charge], ttl_s: float, lost: Lost) -> Admission:
         # Never expires: its owner lives as long as this does.
@@ -194,15 +217,23 @@ class LocalLimiter:
 
     def _shares(self, charges: Sequence[Charge]) -> list[Charge]:
         """What fits the limit shall fit the share too, if only when nothing else is in it."""
+        shares = [(charge, charge.limit.share(self.replicas)) for charge in charges]
+        for charge, own in shares:
+            self._begin(charge, own)
         if self.replicas <= 1:
             return list(charges)
-        shares = [(charge, charge.limit.share(self.replicas)) for charge in charges]
         return [
             Charge(charge.key, own, min(charge.cost, own.amount), min(charge.floor, own.amount))
-            if charge.cost <= charge.limit.amount
+            if charge.cost <= charge.limit.most
             else charge
             for charge, own in shares
         ]
+
+    def _begin(self, charge: Charge, own: Limit) -> None:
+        noted = self._noted.get(charge.key)
+        if noted is not None and not self._counts.knows(charge.key):
+            used, at_ms = noted
+            self._counts.begin(charge.key, used_before(own, -(-used // self.replicas), at_ms))
 
     def _now_ms(self) -> int:
         return int(self._clock.wall() * 1000)

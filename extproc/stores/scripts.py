@@ -1,6 +1,7 @@
 """Lua scripts run in Redis, those of many coroutines together in one round trip.
 
-What is asked for while one pipeline is under way goes with the next. Owns the deadline: it starts when a pipeline is
+What is asked for while one pipeline is under way goes with the next, and what nobody is kept waiting by goes with
+what somebody is, if that comes soon. Owns the deadline: it starts when a pipeline is
 sent, and a worker that was too busy to read an answer in time does not take it for a lost Redis. Must not know: what
 the scripts do.
 """
@@ -12,19 +13,30 @@ import contextlib
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import Enum
 from typing import Any
 
 import redis.asyncio
 from redis.exceptions import NoScriptError, RedisError
 
 from extproc.stores.connection import bounded
-from extproc.stores.errors import StoreTimeout, StoreUnavailable
+from extproc.stores.errors import StoreRefused, StoreTimeout, StoreUnavailable
 
 PATIENCE = 4
 """So many times the deadline, in seconds, is the connection's own: it must not be the first to lose patience."""
 
+LINGER_S = 0.002
+"""So long at most a call that is in no hurry waits for company. Each pipeline costs its sender and Redis a wake-up."""
+
 _MOST_TOGETHER = 64
 _LAG_S = 0.02
+
+
+class Haste(Enum):
+    """`NOW`: somebody waits. `SOON`: it may linger."""
+
+    NOW = 0
+    SOON = 1
 
 
 class Script:
@@ -51,16 +63,29 @@ class ScriptRunner:
         self._timeout_s = timeout_s
         self._waiting: deque[_Call] = deque()
         self._sending: asyncio.Task[None] | None = None
+        self._lingering: asyncio.TimerHandle | None = None
 
-    async def run(self, script: Script, keys: Sequence[str], arguments: Sequence[Any]) -> Any:
-        """The script's answer. Raises StoreUnavailable or StoreTimeout."""
-        call = _Call(script, keys, arguments, asyncio.get_running_loop().create_future())
+    async def run(self, script: Script, keys: Sequence[str], arguments: Sequence[Any], haste: Haste = Haste.NOW) -> Any:
+        """The script's answer. Raises StoreUnavailable or StoreTimeout. Calls are run in the order of their asking."""
+        loop = asyncio.get_running_loop()
+        call = _Call(script, keys, arguments, loop.create_future())
         self._waiting.append(call)
-        if self._sending is None:
-            self._sending = asyncio.get_running_loop().create_task(self._send_all())
+        if haste is Haste.NOW:
+            self._begin()
+        elif self._lingering is None:
+            self._lingering = loop.call_later(LINGER_S, self._begin)
         return await call.answer
 
+    def _begin(self) -> None:
+        if self._lingering is not None:
+            self._lingering.cancel()
+            self._lingering = None
+        if self._sending is None and self._waiting:
+            self._sending = asyncio.get_running_loop().create_task(self._send_all())
+
     async def close(self) -> None:
+        if self._lingering is not None:
+            self._lingering.cancel()
         if self._sending is not None:
             self._sending.cancel()
             with contextlib.suppress(asyncio.CancelledError):
@@ -88,7 +113,7 @@ class ScriptRunner:
             if call.answer.done():  # whoever asked is gone
                 continue
             if isinstance(answer, Exception):
-                call.answer.set_exception(StoreUnavailable(f"{type(answer).__name__}: {answer}"))
+                call.answer.set_exception(StoreRefused(f"{type(answer).__name__}: {answer}"))
             else:
                 call.answer.set_result(answer)
 

@@ -212,6 +212,7 @@ class Metrics:
         self._ledger_lost = counter(
             "extproc_ledger_lost_total", "Usage events that are in the log alone: the ledger's spool took no more."
         )
+        self._audit_lost = counter("extproc_audit_lost_total", "Audit records that were never written.", ())
         self.in_flight = Gauge(
             "extproc_streams_in_flight", "Exchanges now open.", registry=registry, multiprocess_mode="livesum"
         )
@@ -275,6 +276,9 @@ class Metrics:
 
     def ledger_lost(self) -> None:
         self._ledger_lost.inc()
+
+    def audit_lost(self) -> None:
+        self._audit_lost.inc()
 
     def protocol_error(self) -> None:
         self._protocol_errors.inc()

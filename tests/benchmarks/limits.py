@@ -1,4 +1,5 @@
-"""What limits cost: round trips, time, throughput and Redis memory. Starts a Redis of its own.
+"""What limits cost: round trips, time, throughput and Redis memory, alone and through Envoy; and what a Redis that
+hangs costs. Starts a Redis of its own.
 
 `python tests/benchmarks/limits.py [--keys 100000]`
 """
@@ -13,6 +14,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent))
@@ -20,13 +22,17 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent))
 import orjson
 import redis.asyncio
 
+from extproc import gateway_file
 from extproc.clock import Clock
+from extproc.config.model import GatewayConfig
 from extproc.config.policy import PolicyMode
 from extproc.exchange.messages import Event, RequestBody, RequestHeaders, ResponseBody, ResponseHeaders
 from extproc.limits import Charge, Limit, Lost, Measure, Period, bucket, budget, gauge, key_of, sliding
 from extproc.policies.limit_settings import Settings
 from extproc.stores.limiter import SharedLimiter
 from extproc.stores.limits import RedisLimits
+from tests.benchmarks.rig import Heart, Rig
+from tests.benchmarks.run import compare
 from tests.helpers.journeys import KEY, Inside
 from tests.helpers.redis import RedisServer
 
@@ -50,6 +56,19 @@ COST = {
 }  # fmt: skip
 ACTUAL = {**COST, Measure.TOKENS: 30, Measure.OUTPUT_TOKENS: 10, Measure.CONCURRENT: 0, Measure.MONEY: 700}
 TTL_S = 30.0
+TIMEOUT_S = 0.25
+OFF = "policies: {limit: {mode: 'off'}}\n"
+# The three limits of a pro key, and its slots, with more in them than a benchmark uses.
+ON = """
+policies:
+  limit:
+    keys:
+      bench:
+        requests_per_minute: 1000000000
+        tokens_per_minute: 1000000000000
+        tokens_per_day: 1000000000000
+        concurrent_requests: 100000
+"""
 BODY = orjson.dumps({"model": "talker", "messages": [{"role": "user", "content": "word " * 400}]})
 ANSWER = orjson.dumps(
     {
@@ -121,6 +140,72 @@ async def exchanges(directory: Path, limiter: SharedLimiter, mode: PolicyMode, t
     return statistics.median(took) * 1e3
 
 
+async def outage(server: RedisServer, at_once: int = 64, seconds: float = 2.0) -> str:
+    """How long reservations took while Redis hung, `at_once` of them at a time, each followed by a settlement."""
+    limiter = SharedLimiter(RedisLimits(server.url, TIMEOUT_S), Clock(), lambda _: None)
+    await limiter.beat()
+    taken = [Charge(key_of(limit, "outage"), limit, COST[limit.measure]) for limit in ENDLESS]
+    waits: list[float] = []
+
+    async def client() -> None:
+        until_s = time.perf_counter() + seconds
+        while time.perf_counter() < until_s:
+            name = f"outage-{next(_ids)}"
+            began_s = time.perf_counter()
+            admission = await limiter.reserve(name, taken, TTL_S, Lost.SHARE)
+            waits.append(time.perf_counter() - began_s)
+            if admission.admitted:
+                await limiter.settle(name, [ACTUAL[limit.measure] for limit in ENDLESS])
+            await asyncio.sleep(0.01)
+
+    await asyncio.gather(*(limiter.reserve(f"warm-{next(_ids)}", taken, TTL_S, Lost.SHARE) for _ in range(at_once)))
+    server.pause()
+    try:
+        await asyncio.gather(*(client() for _ in range(at_once)))
+    finally:
+        server.resume()
+    await limiter.close()
+    caught = sorted(wait * 1e3 for wait in waits[:at_once])
+    after = sorted(wait * 1e3 for wait in waits[at_once:])
+    return (
+        f"the {at_once} caught in it {caught[0]:.0f} to {caught[-1]:.0f} ms, p50 {statistics.median(caught):.0f} ms; "
+        f"{len(after)} later ones p50 {statistics.median(after):.3f} ms, p99 {after[int(len(after) * 0.99)]:.3f} ms,"
+        f" at most {after[-1]:.2f} ms"
+    )
+
+
+class LimitedRig(Rig):
+    """Services with a Redis, that differ in their policies."""
+
+    def __init__(self, run_dir: Path) -> None:
+        super().__init__(run_dir)
+        self._name, self._policies = "", ""
+
+    def config(self, heart: str) -> tuple[GatewayConfig, Path]:
+        _, path = super().config(self._name)
+        path.write_text(path.read_text().replace("no-redis.sock", "redis.sock") + self._policies)
+        return gateway_file.load(path), path
+
+    def service(self, name: str, policies: str) -> Heart:
+        self._name, self._policies = name, policies
+        return replace(self.ours(), name=name)
+
+
+def through_envoy(directory: Path, seconds: float, rounds: int) -> None:
+    """The same pipeline with limits and without, in turns, so that a slow minute of the machine hits both."""
+    with LimitedRig(directory) as rig:
+        services = [rig.service("without", OFF), rig.service("with", ON)]
+        for connections in (1, 32):
+            found = compare(services, connections, seconds, rounds)
+            with_p50, without_p50 = (found[name]["p50_ms"] for name in ("with", "without"))
+            rates = ", ".join(f"{found[name]['per_s']:.0f}/s {name}" for name in ("with", "without"))
+            print(
+                f"through Envoy, {connections} connections: p50 {with_p50:.2f} ms with limits, {without_p50:.2f} ms "
+                f"without: {with_p50 - without_p50:.2f} ms added; {rates}",
+                flush=True,
+            )
+
+
 async def measure(server: RedisServer, directory: Path, keys: int) -> None:
     client = redis.asyncio.Redis.from_url(server.url)
     limiter = SharedLimiter(RedisLimits(server.url, 5.0), Clock(), lambda _: None)
@@ -155,9 +240,14 @@ async def measure(server: RedisServer, directory: Path, keys: int) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--keys", type=int, default=100_000)
+    parser.add_argument("--seconds", type=float, default=3.0, help="length of a round through Envoy")
+    parser.add_argument("--rounds", type=int, default=5)
+    options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         running = RedisServer(Path(folder))
         try:
-            asyncio.run(measure(running, Path(folder), parser.parse_args().keys))
+            through_envoy(Path(folder), options.seconds, options.rounds)
+            asyncio.run(measure(running, Path(folder), options.keys))
+            print(f"Redis hangs: {asyncio.run(outage(running))}")
         finally:
             running.close()

@@ -22,6 +22,7 @@ KEYS = {
     "crowd": "enterprise", "small": "enterprise", "streams": "enterprise", "allowed": "free", "slots": "enterprise",
     "shadowed": "enterprise", "attempts": "enterprise", "spender": "enterprise", "storm": "enterprise",
     "soft": "enterprise", "counted": "enterprise",
+    "refused": "enterprise",
 }  # fmt: skip
 CROWD = 50
 HOUR = "window_s: 3600, algorithm: sliding_window"
@@ -31,6 +32,7 @@ keys:
   slots: {{concurrent_requests: 2}}
   attempts: {{requests_per_minute: 5}}
   counted: {{requests_per_minute: 60, tokens_per_minute: 60000}}
+  refused: {{requests_per_minute: 60, tokens_per_minute: 60000, algorithm: sliding_window}}
 limits:
   crowd: {{scope: key, measure: requests, amount: {CROWD}, {HOUR}, keys: [crowd]}}
   small: {{scope: key, measure: tokens, amount: 200, window_s: 4, keys: [small]}}
@@ -120,6 +122,28 @@ async def test_headers_on_answers_and_streams(limited: Limited) -> None:
             assert answer.headers["x-ratelimit-limit-tokens"] == "60000"
             assert 50_000 < int(answer.headers["x-ratelimit-remaining-tokens"]) < 60_000
             assert "x-extproc-degraded" not in answer.headers
+
+
+async def test_headers_on_refusals_whoever_refuses(limited: Limited) -> None:
+    wrong: list[tuple[int, dict[str, Any]]] = [
+        (404, {"model": "no-such-model"}),
+        (400, {"temperature": "hot"}),
+        (400, {"messages": []}),
+        (400, {"messages": [{"role": "user", "content": "word " * 9000}]}),
+    ]
+    async with limited.client() as client:
+        for number, (status, more) in enumerate(wrong, 1):
+            answer = await ask(client, "refused", **more)
+            assert answer.status == status
+            assert answer.headers["x-ratelimit-limit-requests"] == "60"
+            assert answer.headers["x-ratelimit-remaining-requests"] == str(60 - number)
+            assert answer.headers["x-ratelimit-remaining-tokens"] == "60000"
+            assert "x-ratelimit-reset-tokens" in answer.headers
+        await asyncio.sleep(0.5)
+        assert await limited.used("refused", "tier:requests_per_minute") == len(wrong)  # each once
+        unknown = await ask(client, "nobody")
+    assert unknown.status == 401
+    assert not [name for name in unknown.headers if name.startswith("x-ratelimit")]
 
 
 async def test_a_stream_that_outruns_its_limit_is_ended_cleanly(limited: Limited) -> None:

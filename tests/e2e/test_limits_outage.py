@@ -1,4 +1,7 @@
-"""Limits while Redis hangs, is stopped or comes back empty, all under load: nothing fails, nothing waits for long."""
+"""Limits while Redis hangs, is stopped or comes back empty, all under load: nothing fails, nobody waits for its return.
+
+How long anything waits at most is proved where time stands still: tests/integration/stores/test_limits_deadline.py.
+"""
 
 from __future__ import annotations
 
@@ -23,8 +26,7 @@ limits:
   load-slots: {scope: key, measure: concurrent, amount: 1000, keys: [load]}
   crowd: {scope: key, measure: requests, amount: 40, window_s: 3600, keys: [crowd]}
 """
-TIMEOUT_S = 0.25
-SLACK_S = 1.0  # a loaded machine adds to it
+AWAY_S = 2.0
 pytestmark = pytest.mark.stack
 
 
@@ -50,12 +52,12 @@ async def load(limited: Limited, seconds: float, answers: list[Answer]) -> None:
 
 
 async def under_load(limited: Limited, lose: Callable[[], None], mend: Callable[[], None]) -> list[Answer]:
-    """Redis is lost for two of five seconds; waits until it is in use again."""
+    """Redis is lost for some of five seconds; waits until it is in use again."""
     answers: list[Answer] = []
     running = asyncio.create_task(load(limited, 5.0, answers))
     await asyncio.sleep(1.0)
     await asyncio.to_thread(lose)
-    await asyncio.sleep(2.0)
+    await asyncio.sleep(AWAY_S)
     assert Scrape(limited.gateway.ports.service_admin).value("extproc_degraded") == 1
     await asyncio.to_thread(mend)
     await running
@@ -79,7 +81,7 @@ def used(limited: Limited) -> int:
 
 def check(answers: list[Answer]) -> None:
     assert Counter(answer.status for answer in answers) == {200: len(answers)}
-    assert max(answer.took_s for answer in answers) < TIMEOUT_S + SLACK_S
+    assert max(answer.took_s for answer in answers) < AWAY_S  # nobody waited for it to come back
     degraded = [answer.headers.get("x-extproc-degraded") for answer in answers]
     assert set(degraded) == {None, "limit"}
     assert degraded[0] is None
@@ -145,8 +147,6 @@ async def test_closed_refuses_while_redis_is_lost(tmp_path: pathlib.Path) -> Non
             refused = [await ask(client, "load") for _ in range(3)]
             closed.redis.resume()
             assert {(answer.status, answer.code) for answer in refused} == {(503, "overloaded")}
-            assert refused[0].took_s < TIMEOUT_S + SLACK_S
-            assert max(answer.took_s for answer in refused[1:]) < SLACK_S
             assert {answer.headers["x-extproc-degraded"] for answer in refused} == {"limit"}
             assert await asyncio.to_thread(wait_until, lambda: not is_degraded(closed))
             assert (await ask(client, "load")).status == 200

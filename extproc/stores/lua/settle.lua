@@ -21,7 +21,7 @@ if raw or closed then
 elseif #charges > 0 then
   kept = {}
   for i, c in ipairs(charges) do
-    kept[i] = {c[1], c[2], c[3], c[4], c[5], c[6], c[8], c[9], 0, 0}
+    kept[i] = {c[1], c[2], c[11], c[4], c[5], c[6], c[8], c[9], 0, 0}
   end
 else
   return 0

@@ -94,6 +94,8 @@ def test_a_configuration_can_not_be_changed() -> None:
          "9: models.chatty.max_output_tokens: more than the context_window"),
         ('["127.0.0.1:8000"]', '["127.0.0.1:8000", "127.0.0.1:8000"]',
          "16: pools.llm.clusters.a.endpoints[1]: cluster a has it already"),
+        ('["127.0.0.1:8000"]', '["127.0.0.1:8000"]\n        metrics: ["127.0.0.1:8002", "127.0.0.1:8012"]',
+         "17: pools.llm.clusters.a.metrics: one for each of `endpoints`, in their order"),
         ("127.0.0.1:8000", "127.0.0.1", "16: pools.llm.clusters.a.endpoints[0]: write host:port or [ipv6]:port"),
         ("127.0.0.1:8000", "127.0.0.256:8000",
          "16: pools.llm.clusters.a.endpoints[0]: the host is neither a name nor an IP address"),

@@ -322,3 +322,29 @@ def test_replaced_inputs() -> None:
     request = parse({"model": "m", "input": ["a", "b"]}, openai_api.EMBEDDINGS)
     request.replace_texts([TextSegment("input", "B", request.texts()[1].locator)])
     assert upstream(request)["input"] == ["a", "B"]
+
+
+def test_an_embeddings_request_may_say_anything_of_streams() -> None:
+    request = parse({"model": "m", "input": "a", "stream": True, "stream_options": True}, openai_api.EMBEDDINGS)
+    assert (request.stream, request.include_usage) == (False, False)
+
+
+SECRET = "my number is 4111"
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"messages": [{"role": SECRET, "content": "x"}]},
+        {"messages": [{"role": "user", "content": [{"type": SECRET}]}]},
+        {"tool_choice": SECRET},
+        {"logit_bias": {SECRET: 1000}},
+        {"response_format": {"type": SECRET}},
+        {"tools": [{"type": SECRET}]},
+    ],
+)
+def test_errors_do_not_repeat_what_may_be_somebodys_words(fields: dict[str, Any]) -> None:
+    body = {"model": "m", "messages": [{"role": "user", "content": SECRET}], **fields}
+    refused = refusal(body)
+    assert SECRET not in f"{refused.message} {refused.param}"
+    assert refused.message

@@ -66,7 +66,7 @@ class TestRules:
         extra = {"scope": scope, "measure": "tokens", "amount": 5}
         own = Settings.model_validate_json(orjson.dumps({"limits": {"x": extra}}))
         (found,) = [one for one in Rules(own).applied(FREE, "m") if one.limit.name == "x"]
-        assert found.key == f"{{extproc}}:x:{subject}"
+        assert found.key == f"{{extproc}}:x:tokens-bucket:{subject}"
 
     def test_filters_and_what_needs_a_model(self) -> None:
         extras = {

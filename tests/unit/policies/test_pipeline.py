@@ -150,6 +150,17 @@ class TestAnswers:
         assert await built(inside, answer=(failing,)).on_answer(context(), self.EVENTS) is self.EVENTS
 
 
+class TestReply:
+    async def test_nothing_that_fails_changes_the_answer(self, inside: Inside) -> None:
+        ran: list[str] = []
+        ctx = context()
+        lost = DependencyError("redis", "it is lost")
+        steps = (step(ran, "a", lost), step(ran, "b", ValueError()), step(ran, "c", hang, deadline_s=0.01))
+        await built(inside, reply=(*steps, step(ran, "d", None))).on_reply(ctx)
+        assert ran == ["a", "b", "c", "d"]
+        assert ctx.degraded == {"a", "c"}
+
+
 class TestClose:
     async def test_every_finalizer_runs_whatever_happened_to_the_others(
         self, inside: Inside, monkeypatch: pytest.MonkeyPatch
@@ -168,8 +179,9 @@ class TestBuild:
         off = {"validate": pipeline.SETTINGS["validate"](mode=PolicyMode.OFF)}
         names = [step.name for step in pipeline.build(off, inside.services).request]
         assert "validate" not in names
-        needless = {"scan", "cache"}  # without an encoder; off by default
-        assert names == [one.name for one in pipeline.ON_REQUEST if one.name not in {"validate", *needless}]
+        without_encoder = [policy for policy in pipeline.ON_REQUEST if policy.name != "scan"]
+        on = [policy.name for policy in without_encoder if policy.settings_type().mode is not PolicyMode.OFF]
+        assert names == [name for name in on if name != "validate"]
 
 
 class TestFacts:

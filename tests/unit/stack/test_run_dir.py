@@ -27,6 +27,7 @@ def test_the_environment_is_recorded_and_the_secret_kept(tmp_path: pathlib.Path)
     environment = held.environment(from_base(20000), workers=2)
     held.release()
     assert environment["EXTPROC_TRITON_B_HTTP_PORT"] == "20020"
+    assert environment["EXTPROC_TRITON_A_METRICS_PORT"] == "20012"
     assert environment["EXTPROC_WORKERS"] == "2"
     assert environment["REDIS_URL"] == f"unix://{tmp_path}/run/redis.sock"
     assert recorded_environment(tmp_path / "run") == environment

@@ -18,7 +18,7 @@ from urllib.parse import quote
 from extproc.caching import Absent, EntryName, Found, Outcome, Quota
 from extproc.clock import Clock
 from extproc.errors import DependencyError
-from extproc.stores.connection import connect
+from extproc.stores.connection import bounded, connect
 from extproc.stores.errors import StoreUnavailable
 from extproc.stores.flights import CHANNEL, Flight, Flights, message
 from extproc.stores.scripts import PATIENCE, Script, ScriptRunner
@@ -137,6 +137,9 @@ class RedisAnswers:
 
     async def keep(self) -> None:
         """Listen for what others finish, and show life for what is being fetched here."""
+        with contextlib.suppress(StoreUnavailable):  # connected before the first burst of requests
+            async with bounded(_RENEW_S):
+                await asyncio.gather(self._redis.ping(), self._redis.ping())
         async with asyncio.TaskGroup() as group:
             group.create_task(self._flights.listen())
             while True:

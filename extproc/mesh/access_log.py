@@ -33,6 +33,7 @@ SERVICE_FIELDS = (
     "cached_tokens",
     "ttft_ms",
     "termination",
+    "cache",
     "redacted",
     "guard_score",
     "guard_over",

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from msgspec import Struct, field
 
 from extproc.dialects.interface import InferenceRequest, RequestHead, Route, TokenTotals
+from extproc.policies.cache_exchange import Caching
 from extproc.policies.guard_result import GuardResult
 from extproc.policies.limit_hold import Hold
 from extproc.policies.redact_exchange import Redaction
@@ -54,6 +55,8 @@ class RequestContext:
     filtering: Filtering | None = None  # content_filter: what it did, and its answer in the making
     guard: GuardResult | None = None  # guard: how much the request looks like an attack
     admitted: bool = False  # account: no request policy before it has refused the request, so it goes to the model
+    caching: Caching | None = None  # cache: what the caches do for it; None: it is nothing for a cache
+    charged_as_used: bool = False  # limit: a known answer costs what it would have cost from a model
     governed: bool = False  # limit: its caller is known, so that its attempt counts
     held: Hold | None = None  # limit: what it reserved
     redaction: Redaction | None = None  # redact: its placeholders and its counts
@@ -67,6 +70,7 @@ class RequestContext:
             arrived_wall_s=arrived_wall_s,
             progress=Progress(),
             degraded=set(),
+            not_for_others=set(),
             response_headers=[],
         )
 
@@ -76,6 +80,7 @@ class RequestContext:
     arrived_wall_s: float
     progress: Progress
     degraded: set[str]  # names of the policies that had to do without a dependency; sent as x-extproc-degraded
+    not_for_others: set[str]  # names of the policies that forbid to keep the answer: it has in it what is one client's
     response_headers: list[tuple[str, str]]
 
     def __setattr__(self, name: str, value: Any) -> None:

@@ -1,19 +1,23 @@
 """THE journey: which policies run, in which order, and the one runner that gives each its mode, deadline, failure
-mode and metrics. A new policy is one line in one (or more) of the five lists below.
+mode and metrics. A new policy is one line in one (or more) of the six lists below.
 """
 
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import logging
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from pydantic import SecretStr
+
 from extproc.config.policy import FailureMode, PolicyMode, PolicySettings
 from extproc.dialects.answer import AnswerEvent
 from extproc.errors import DependencyError
 from extproc.policies.account import Account
+from extproc.policies.cache import Cache
 from extproc.policies.context import RequestContext
 from extproc.policies.count_tokens import CountTokens
 from extproc.policies.filter_content import FilterContent
@@ -21,10 +25,12 @@ from extproc.policies.guard import Guard
 from extproc.policies.identify import Identify
 from extproc.policies.interface import (
     CONTINUE,
+    Answer,
     AnswerPolicy,
     ClosePolicy,
     Continue,
     HeadPolicy,
+    KnownAnswerPolicy,
     Policy,
     Reject,
     ReplyPolicy,
@@ -53,23 +59,27 @@ ON_HEAD: tuple[type[HeadPolicy], ...] = (
 ON_REQUEST: tuple[type[RequestPolicy], ...] = (
     RequireAudit,
     Validate,
-    ScanTexts,
     Route,
     CountTokens,
+    Cache,
+    ScanTexts,
     Guard,
     FilterContent,
     Redact,
     LimitRequests,
     Account,
 )
+# On an answer that is known without a model, in place of what is left of the list above.
+ON_KNOWN_ANSWER: tuple[type[KnownAnswerPolicy], ...] = (LimitRequests,)
 # Before an answer of the gateway's own: a refusal counts as an attempt, and is told what is left.
 ON_REPLY: tuple[type[ReplyPolicy], ...] = (LimitRequests,)
-# On every piece of the answer. `limit` may end it; then `redact` lets go what it holds; and what goes is counted.
+# On every piece of the answer. `limit` may end it; then `redact` lets go what it holds; what goes is counted, and kept.
 ON_ANSWER: tuple[type[AnswerPolicy], ...] = (
     LimitRequests,
     Redact,
     FilterContent,
     CountTokens,
+    Cache,
 )
 # Once, when the exchange is over: the last count; what it was, on record with what is owed for it; then that is paid.
 ON_CLOSE: tuple[type[ClosePolicy], ...] = (
@@ -79,6 +89,7 @@ ON_CLOSE: tuple[type[ClosePolicy], ...] = (
     LimitRequests,
     Redact,
     FilterContent,
+    Cache,
 )
 
 POLICIES: Mapping[str, type[Policy]] = {
@@ -120,6 +131,7 @@ class Pipeline:
     services: Services
     head: tuple[Step, ...]
     request: tuple[Step, ...]
+    known_answer: tuple[Step, ...]
     answer: tuple[Step, ...]
     close: tuple[Step, ...]
     reply: tuple[Step, ...] = ()
@@ -130,7 +142,11 @@ class Pipeline:
 
     async def on_request(self, ctx: RequestContext) -> Verdict:
         """The first verdict that is not Continue, or Continue."""
-        return await self._decide(self.request, ctx)
+        verdict = await self._decide(self.request, ctx)
+        if not isinstance(verdict, Answer):
+            return verdict
+        refusal = await self._decide(self.known_answer, ctx, verdict)
+        return verdict if refusal is CONTINUE else refusal
 
     async def on_answer(self, ctx: RequestContext, events: Sequence[AnswerEvent]) -> Sequence[AnswerEvent] | Reject:
         """The events as the policies let them pass, or the refusal that ends the answer."""
@@ -179,13 +195,13 @@ class Pipeline:
                 _log.exception("finalizer %s failed", step.name, extra={"request_id": ctx.request_id})
         self.services.metrics.policies_took(ctx.progress.step_s)
 
-    async def _decide(self, steps: Sequence[Step], ctx: RequestContext) -> Verdict:
+    async def _decide(self, steps: Sequence[Step], ctx: RequestContext, *known: Answer) -> Verdict:
         step_s, clock = ctx.progress.step_s, self.services.clock.monotonic
         began_s = clock()
         for step in steps:
             verdict: Verdict
             try:
-                verdict = await step.within_deadline(step.run(ctx))
+                verdict = await step.within_deadline(step.run(ctx, *known))
             except (DependencyError, TimeoutError) as error:
                 verdict = self._failed(step, ctx, error)
             ended_s = clock()
@@ -217,7 +233,34 @@ def _with_defaults(settings: Mapping[str, PolicySettings]) -> dict[str, PolicySe
 
 def needs_encoder(settings: Mapping[str, PolicySettings]) -> bool:
     """Some policy that is on asks the encoder."""
-    return any(own.uses_encoder and own.mode is not PolicyMode.OFF for own in _with_defaults(settings).values())
+    return any(own.uses_encoder and _acts(own) for own in _with_defaults(settings).values())
+
+
+def keeps_answers(settings: Mapping[str, PolicySettings]) -> bool:
+    """Some policy that is on asks the store of answers."""
+    return any(own.keeps_answers and _acts(own) for own in _with_defaults(settings).values())
+
+
+def answers_version(settings: Mapping[str, PolicySettings]) -> str:
+    """Stands for all settings that can change an answer; those of policies which are off can't."""
+    chosen = sorted(_with_defaults(settings).items())
+    shaping = [(name, _revealed(own.model_dump())) for name, own in chosen if own.shapes_answers and _acts(own)]
+    return hashlib.sha256(repr(shaping).encode()).hexdigest()
+
+
+def _revealed(value: Any) -> Any:
+    """With secrets as they are, which otherwise look all the same."""
+    if isinstance(value, SecretStr):
+        return value.get_secret_value()
+    if isinstance(value, Mapping):
+        return sorted((str(key), _revealed(one)) for key, one in value.items())
+    if isinstance(value, set | frozenset):
+        return sorted(map(str, value))
+    return [_revealed(one) for one in value] if isinstance(value, list | tuple) else value
+
+
+def _acts(own: PolicySettings) -> bool:
+    return own.mode is not PolicyMode.OFF
 
 
 def prepare(settings: Mapping[str, PolicySettings]) -> None:
@@ -249,6 +292,7 @@ def build(settings: Mapping[str, PolicySettings], services: Services) -> Pipelin
         services,
         phase(ON_HEAD, "on_head"),
         phase(ON_REQUEST, "on_request"),
+        phase(ON_KNOWN_ANSWER, "on_known_answer"),
         phase(ON_ANSWER, "on_answer"),
         phase(ON_CLOSE, "on_close"),
         phase(ON_REPLY, "on_reply"),

@@ -27,6 +27,7 @@ from extproc.journey import Journey, Runtime
 from extproc.policies import pipeline
 from extproc.policies.interface import Services
 from extproc.routing import catalog
+from extproc.stores.answers import RedisAnswers
 from extproc.stores.key_cache import CachedKeys
 from extproc.stores.keys import KeyHasher, KeyStore
 from extproc.stores.local_share import LocalLimiter
@@ -53,6 +54,7 @@ def runtime(directory: Path) -> Runtime:
         usage=UsageLog(os.open(os.devnull, os.O_WRONLY), OpenExchanges(directory / "table")),
         limiter=LocalLimiter(Clock()),
         config_version="bench",
+        answers=RedisAnswers("redis://127.0.0.1:1", 0.1, 0.1, SECRET.encode(), Clock()),
     )
 
     def spawn(work):  # type: ignore[no-untyped-def]

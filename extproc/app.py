@@ -33,6 +33,7 @@ from extproc.policies import pipeline
 from extproc.policies.interface import Services
 from extproc.routing import catalog
 from extproc.stores import limiter
+from extproc.stores.answers import RedisAnswers
 from extproc.stores.key_cache import CachedKeys
 from extproc.stores.keys import KeyHasher, KeyStore
 from extproc.stores.limiter import SharedLimiter
@@ -99,6 +100,29 @@ class Limits:
         await self.limiter.close()
 
 
+class Answers:
+    """Kept answers in one Redis, and what runs beside their store while some cache is on."""
+
+    def __init__(self, config: GatewayConfig, clock: Clock, metrics: Metrics) -> None:
+        self.redis, self._on = config.redis, pipeline.keeps_answers(config.policies)
+        url, secret, evicted = config.redis.url.get_secret_value(), config.keys.secret, metrics.cache.evicted
+        self.store = RedisAnswers(url, config.redis.timeout_s, config.redis.cache_timeout_s, secret, clock, evicted)
+        self._secret = secret
+        self._keep = asyncio.get_running_loop().create_task(self.store.keep()) if self._on else None
+
+    def fit(self, config: GatewayConfig) -> bool:
+        """They are what this configuration wants, too."""
+        wanted = (config.redis, config.keys.secret, pipeline.keeps_answers(config.policies))
+        return wanted == (self.redis, self._secret, self._on)
+
+    async def close(self) -> None:
+        if self._keep is not None:
+            self._keep.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._keep
+        await self.store.close()
+
+
 class Encoders:
     """The encoder of the configuration in force, and those before it, which requests on their way may still ask."""
 
@@ -163,6 +187,7 @@ class Worker:
         self._server = Server(self._open, self._metrics.protocol_error)
         self._keys: Keys
         self._limits: Limits
+        self._answers: Answers
         self._encoders = Encoders(self._clock, self._metrics)
         self._reloading = asyncio.Lock()
         self._runtime: Runtime
@@ -176,6 +201,7 @@ class Worker:
         self._usage = UsageLog(sys.stdout.fileno(), OpenExchanges(path_of(self._run_dir, self._index)), spool)
         self._keys = Keys(config, self._clock)
         self._limits = Limits(config, self._clock, self._metrics)
+        self._answers = Answers(config, self._clock, self._metrics)
         self._runtime = self._build(config, await self._encoders.take_up(config))
         await self._server.start(config.service.addresses[self._index % len(config.service.addresses)])
         stop = asyncio.Event()
@@ -191,6 +217,7 @@ class Worker:
         await self._tasks.finish(pipeline.CLOSE_DEADLINE_S)
         await self._keys.close()
         await self._limits.close()
+        await self._answers.close()
         await self._encoders.close()
 
     def _open(self, write: Write) -> Journey:
@@ -204,6 +231,8 @@ class Worker:
             usage=self._usage,
             limiter=self._limits.limiter,
             config_version=config.version,
+            answers=self._answers.store,
+            answers_version=pipeline.answers_version(config.policies),
             encoder=encoder,
             clock=self._clock,
         )
@@ -232,6 +261,9 @@ class Worker:
         if config.redis != self._limits.redis:
             self._tasks.spawn(self._retire_limits(self._limits))
             self._limits = Limits(config, self._clock, self._metrics)
+        if not self._answers.fit(config):
+            self._tasks.spawn(self._retire_answers(self._answers, config.gateway.request_timeout_s))
+            self._answers = Answers(config, self._clock, self._metrics)
         self._runtime = self._build(config, encoder)
         self._tasks.spawn(self._retire(old_keys, config.redis.timeout_s))
         self._metrics.reloaded("taken")
@@ -240,6 +272,10 @@ class Worker:
     async def _retire(self, keys: Keys, timeout_s: float) -> None:
         await asyncio.sleep(2 * timeout_s)  # exchanges that began before are identified by then
         await keys.close()
+
+    async def _retire_answers(self, answers: Answers, after_s: float) -> None:
+        await asyncio.sleep(after_s)  # what is fetched for longer is kept all the same, and led by another meanwhile
+        await answers.close()
 
     async def _retire_limits(self, limits: Limits) -> None:
         while not limits.limiter.idle:  # noqa: ASYNC110 (exchanges are settled where they were reserved)

@@ -7,7 +7,7 @@ Pure functions over bytes: nothing here does I/O.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 from msgspec import Struct
 
@@ -62,6 +62,10 @@ class InferenceRequest(Protocol):
 
     def replace_texts(self, changed: Sequence[TextSegment]) -> None:
         """Put changed texts back where they came from."""
+
+    def essence(self) -> dict[str, Any] | None:
+        """All of it that can change its answer, in OpenAI's names (a chat has its `messages`), equal for requests that
+        ask for the same, whatever the API. None: nobody can tell, or its answer can't be told by `AnswerEvent`s."""
 
 
 class UpstreamModel(Struct, frozen=True):

@@ -33,6 +33,7 @@ SERVICE_FIELDS = (
     "cached_tokens",
     "ttft_ms",
     "termination",
+    "cache",
 )
 """Keys of the dynamic metadata namespace that the service fills in; null in the log where it has not."""
 

@@ -7,6 +7,7 @@ from typing import Any
 from msgspec import Struct, field
 
 from extproc.dialects.interface import InferenceRequest, RequestHead, Route, TokenTotals
+from extproc.policies.cache_exchange import Caching
 from extproc.policies.limit_hold import Hold
 from extproc.policies.scan import Scan
 from extproc.principal import ANONYMOUS, Principal
@@ -47,6 +48,8 @@ class RequestContext:
     prompt_tokens: int | None = None  # count_tokens
     default_output_tokens: int = 0  # count_tokens
     admitted: bool = False  # account: no request policy before it has refused the request, so it goes to the model
+    caching: Caching | None = None  # cache: what the caches do for it; None: it is nothing for a cache
+    charged_as_used: bool = False  # limit: a known answer costs what it would have cost from a model
     governed: bool = False  # limit: its caller is known, so that its attempt counts
     held: Hold | None = None  # limit: what it reserved
     reason: str = ""  # journey: why it was refused or failed; limit: that it was cut
@@ -59,6 +62,7 @@ class RequestContext:
             arrived_wall_s=arrived_wall_s,
             progress=Progress(),
             degraded=set(),
+            not_for_others=set(),
             response_headers=[],
         )
 
@@ -68,6 +72,7 @@ class RequestContext:
     arrived_wall_s: float
     progress: Progress
     degraded: set[str]  # names of the policies that had to do without a dependency; sent as x-extproc-degraded
+    not_for_others: set[str]  # names of the policies that forbid to keep the answer: it has in it what is one client's
     response_headers: list[tuple[str, str]]
 
     def __setattr__(self, name: str, value: Any) -> None:

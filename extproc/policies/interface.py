@@ -13,9 +13,11 @@ from typing import Any, ClassVar, Protocol
 
 from msgspec import Struct
 
+from extproc.caching import AnswerStore
 from extproc.clock import Clock
 from extproc.config.policy import PolicySettings
 from extproc.dialects.answer import AnswerEvent
+from extproc.dialects.interface import TokenTotals
 from extproc.inference.interface import Encoder
 from extproc.limits import Limiter
 from extproc.policies.context import RequestContext
@@ -37,13 +39,26 @@ class Respond(Struct, frozen=True):
     headers: tuple[tuple[str, str], ...] = ()
 
 
+class Answer(Struct, frozen=True):
+    """The model's answer is known without asking it: replay it in the client's own format, streamed or whole as asked.
+
+    `events` end with `Done` and carry no upstream's bytes (`raw`). `totals` are the answer's own tokens, for the usage
+    that the client sees. `headers` go with it; `x-extproc-cache` and `age` come from the facts, not from here.
+    """
+
+    events: Sequence[AnswerEvent]
+    totals: TokenTotals
+    age_s: float = 0.0
+    headers: tuple[tuple[str, str], ...] = ()
+
+
 class Reject(Struct, frozen=True):
     """The request is refused."""
 
     rejection: Rejection
 
 
-Verdict = Continue | Respond | Reject
+Verdict = Continue | Respond | Answer | Reject
 CONTINUE = Continue()
 
 
@@ -76,6 +91,12 @@ class RequestPolicy(Policy, Protocol):
     """Decides on the whole, parsed request."""
 
     async def on_request(self, ctx: RequestContext) -> Verdict: ...
+
+
+class KnownAnswerPolicy(Policy, Protocol):
+    """Has a say when another policy knows the answer (`Answer`) and the rest of the request's journey is skipped."""
+
+    async def on_known_answer(self, ctx: RequestContext, answer: Answer) -> Continue | Reject: ...
 
 
 class AnswerPolicy(Policy, Protocol):
@@ -123,7 +144,8 @@ class UsageRecorder(Protocol):
 class Services:
     """What policies may ask for. Another dependency is one more field here, filled in `app`.
 
-    `encoder` is None unless a policy that is on says `uses_encoder`.
+    `encoder` is None unless a policy that is on says `uses_encoder`. `answers` is where the caches keep answers, and
+    `answers_version` stands for all settings of policies that can change an answer.
     """
 
     catalog: Catalog
@@ -132,5 +154,7 @@ class Services:
     usage: UsageRecorder
     limiter: Limiter
     config_version: str
+    answers: AnswerStore
+    answers_version: str = ""
     encoder: Encoder | None = None
     clock: Clock = field(default_factory=Clock)

@@ -5,6 +5,7 @@ mode and metrics. A new policy is one line in one (or more) of the four lists be
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import logging
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,15 +15,18 @@ from extproc.config.policy import FailureMode, PolicyMode, PolicySettings
 from extproc.dialects.answer import AnswerEvent
 from extproc.errors import DependencyError
 from extproc.policies.account import Account
+from extproc.policies.cache import Cache
 from extproc.policies.context import RequestContext
 from extproc.policies.count_tokens import CountTokens
 from extproc.policies.identify import Identify
 from extproc.policies.interface import (
     CONTINUE,
+    Answer,
     AnswerPolicy,
     ClosePolicy,
     Continue,
     HeadPolicy,
+    KnownAnswerPolicy,
     Policy,
     Reject,
     RequestPolicy,
@@ -47,16 +51,20 @@ ON_HEAD: tuple[type[HeadPolicy], ...] = (
 # On the whole, parsed request. Guard before charge: what refuses comes before what costs.
 ON_REQUEST: tuple[type[RequestPolicy], ...] = (
     Validate,
-    ScanTexts,
     Route,
     CountTokens,
+    Cache,
+    ScanTexts,
     LimitRequests,
     Account,
 )
-# On every piece of the answer. `limit` may end it, and what ends is counted after that.
+# On an answer that is known without a model, in place of what is left of the list above.
+ON_KNOWN_ANSWER: tuple[type[KnownAnswerPolicy], ...] = (LimitRequests,)
+# On every piece of the answer. `limit` may end it, and what ends is counted after that. `cache` keeps what goes out.
 ON_ANSWER: tuple[type[AnswerPolicy], ...] = (
     LimitRequests,
     CountTokens,
+    Cache,
 )
 # Once, when the exchange is over: the last count; what it was, on record with what is owed for it; then that is paid.
 ON_CLOSE: tuple[type[ClosePolicy], ...] = (
@@ -64,6 +72,7 @@ ON_CLOSE: tuple[type[ClosePolicy], ...] = (
     CountTokens,
     Account,
     LimitRequests,
+    Cache,
 )
 
 POLICIES: Mapping[str, type[Policy]] = {
@@ -105,6 +114,7 @@ class Pipeline:
     services: Services
     head: tuple[Step, ...]
     request: tuple[Step, ...]
+    known_answer: tuple[Step, ...]
     answer: tuple[Step, ...]
     close: tuple[Step, ...]
 
@@ -114,7 +124,11 @@ class Pipeline:
 
     async def on_request(self, ctx: RequestContext) -> Verdict:
         """The first verdict that is not Continue, or Continue."""
-        return await self._decide(self.request, ctx)
+        verdict = await self._decide(self.request, ctx)
+        if not isinstance(verdict, Answer):
+            return verdict
+        refusal = await self._decide(self.known_answer, ctx, verdict)
+        return verdict if refusal is CONTINUE else refusal
 
     async def on_answer(self, ctx: RequestContext, events: Sequence[AnswerEvent]) -> Sequence[AnswerEvent] | Reject:
         """The events as the policies let them pass, or the refusal that ends the answer."""
@@ -152,13 +166,13 @@ class Pipeline:
                 _log.exception("finalizer %s failed", step.name, extra={"request_id": ctx.request_id})
         self.services.metrics.policies_took(ctx.progress.step_s)
 
-    async def _decide(self, steps: Sequence[Step], ctx: RequestContext) -> Verdict:
+    async def _decide(self, steps: Sequence[Step], ctx: RequestContext, *known: Answer) -> Verdict:
         step_s, clock = ctx.progress.step_s, self.services.clock.monotonic
         began_s = clock()
         for step in steps:
             verdict: Verdict
             try:
-                verdict = await step.within_deadline(step.run(ctx))
+                verdict = await step.within_deadline(step.run(ctx, *known))
             except (DependencyError, TimeoutError) as error:
                 verdict = self._failed(step, ctx, error)
             ended_s = clock()
@@ -190,7 +204,23 @@ def _with_defaults(settings: Mapping[str, PolicySettings]) -> dict[str, PolicySe
 
 def needs_encoder(settings: Mapping[str, PolicySettings]) -> bool:
     """Some policy that is on asks the encoder."""
-    return any(own.uses_encoder and own.mode is not PolicyMode.OFF for own in _with_defaults(settings).values())
+    return any(own.uses_encoder and _acts(own) for own in _with_defaults(settings).values())
+
+
+def keeps_answers(settings: Mapping[str, PolicySettings]) -> bool:
+    """Some policy that is on asks the store of answers."""
+    return any(own.keeps_answers and _acts(own) for own in _with_defaults(settings).values())
+
+
+def answers_version(settings: Mapping[str, PolicySettings]) -> str:
+    """Stands for all settings that can change an answer; those of policies which are off can't."""
+    chosen = sorted(_with_defaults(settings).items())
+    shaping = [(name, own.model_dump_json()) for name, own in chosen if own.shapes_answers and _acts(own)]
+    return hashlib.sha256(repr(shaping).encode()).hexdigest()
+
+
+def _acts(own: PolicySettings) -> bool:
+    return own.mode is not PolicyMode.OFF
 
 
 def build(settings: Mapping[str, PolicySettings], services: Services) -> Pipeline:
@@ -211,6 +241,7 @@ def build(settings: Mapping[str, PolicySettings], services: Services) -> Pipelin
         services,
         phase(ON_HEAD, "on_head"),
         phase(ON_REQUEST, "on_request"),
+        phase(ON_KNOWN_ANSWER, "on_known_answer"),
         phase(ON_ANSWER, "on_answer"),
         phase(ON_CLOSE, "on_close"),
     )

@@ -21,6 +21,11 @@ class Pool:
     dialect: PoolDialect
     upstream_model: str
 
+    @property
+    def version(self) -> tuple[str, str]:
+        """What its answers depend on."""
+        return type(self.dialect).__name__, self.upstream_model
+
 
 @dataclass(frozen=True, slots=True)
 class Model:
@@ -30,6 +35,8 @@ class Model:
     config: ModelConfig
     pool: Pool
     tokenizer: ModelTokenizer | None
+    version: str = ""
+    """Stands for all that its answers depend on, whoever serves it: any setting but price and pool."""
 
     @property
     def output_cap_tokens(self) -> int:
@@ -53,8 +60,15 @@ class Catalog:
 def build(config: GatewayConfig) -> Catalog:
     """The catalog of one configuration."""
     pools = {name: Pool(name, pool_dialect(pool.dialect), pool.model) for name, pool in config.pools.items()}
-    models = {name: Model(name, model, pools[model.pool], _tokenizer(model)) for name, model in config.models.items()}
+    models = {
+        name: Model(name, model, pools[model.pool], _tokenizer(model), _version(model))
+        for name, model in config.models.items()
+    }
     return Catalog(models, pools)
+
+
+def _version(model: ModelConfig) -> str:
+    return model.model_dump_json(exclude={"price", "operations", "pool"})
 
 
 def _tokenizer(model: ModelConfig) -> ModelTokenizer | None:

@@ -10,6 +10,7 @@ from typing import Any
 from prometheus_client import CollectorRegistry
 
 from extproc import gateway_file
+from extproc.caching import AnswerStore
 from extproc.clock import Clock
 from extproc.config.policy import PolicySettings
 from extproc.exchange.messages import Event, Reply
@@ -18,6 +19,7 @@ from extproc.limits import Limiter
 from extproc.policies import pipeline
 from extproc.policies.interface import Services
 from extproc.routing import catalog
+from extproc.stores.answers import RedisAnswers
 from extproc.stores.errors import StoreUnavailable
 from extproc.stores.key_cache import CachedKeys
 from extproc.stores.keys import KeyHasher, KeyRecord
@@ -89,6 +91,7 @@ class Inside:
         directory: Path,
         settings: Mapping[str, PolicySettings] | None = None,
         limiter: Limiter | None = None,
+        answers: AnswerStore | None = None,
     ) -> None:
         hasher = KeyHasher(SECRET.encode())
         path = directory / "gateway.yaml"
@@ -103,6 +106,7 @@ class Inside:
             usage=self.usage,
             limiter=limiter or LocalLimiter(Clock()),
             config_version=config.version,
+            answers=answers or RedisAnswers("redis://127.0.0.1:1", 0.1, 0.05, SECRET.encode(), Clock()),
         )
         built = pipeline.build({**config.policies, **(settings or {})}, self.services)
         self._tasks: set[asyncio.Task[None]] = set()

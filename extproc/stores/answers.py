@@ -1,0 +1,146 @@
+"""Kept answers in Redis: each operation is one script, one round trip.
+
+Owns keys, seal, time-outs, and the breaker that keeps a lost Redis off the request path. Time is Redis's own. Every key
+of a tenant has its name as hash tag, so that what is one tenant's is together on a Redis Cluster, and can be counted,
+bounded and purged by itself. Must not know: what an answer is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import pathlib
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from typing import Any
+from urllib.parse import quote
+
+from extproc.caching import Absent, EntryName, Found, Outcome, Quota
+from extproc.clock import Clock
+from extproc.stores.connection import connect
+from extproc.stores.errors import StoreUnavailable
+from extproc.stores.flights import CHANNEL, Flight, Flights, message
+from extproc.stores.scripts import PATIENCE, Script, ScriptRunner
+from extproc.stores.seal import Broken, Sealer
+
+PREFIX = "extproc:cache:"
+LEASE_S = 3.0
+"""A leader that does not show life for so long is replaced."""
+
+_RENEW_S = LEASE_S / 3
+_FOLLOWED_MS = 600_000
+_RETRY_S = 1.0
+_LARGE_BYTES = 1 << 16
+_SCRIPTS = pathlib.Path(__file__).parent / "lua"
+
+
+def tenant_prefix(tenant: str) -> str:
+    """What all keys of a tenant begin with."""
+    return f"{PREFIX}{{{quote(tenant, safe='')}}}:"
+
+
+def member(name: EntryName) -> str:
+    """What an entry is called within its tenant; model and namespace can be read in it."""
+    return f"{quote(name.model, safe='')}/{quote(name.namespace, safe='')}/{name.digest}"
+
+
+class RedisAnswers:
+    """An `AnswerStore`. Lookups raise StoreUnavailable within `lookup_timeout_s`, all else within `timeout_s`.
+
+    `keep` runs beside it for as long as it lives.
+    """
+
+    def __init__(
+        self, url: str, timeout_s: float, lookup_timeout_s: float, secret: bytes, clock: Clock,
+        evicted: Callable[[int], None] = lambda _: None,
+    ) -> None:  # fmt: skip
+        self._sealer = Sealer(secret)
+        self._clock = clock
+        self._evicted = evicted
+        self._redis = connect(url, PATIENCE * timeout_s)
+        # Apart, so that no lookup waits behind a large answer that is being kept.
+        self._reads = ScriptRunner(self._redis, lookup_timeout_s)
+        self._writes = ScriptRunner(self._redis, timeout_s)
+        self._flights = Flights(self._redis, timeout_s)
+        self._leads: dict[tuple[str, str], str] = {}
+        self._ask_again_s = 0.0
+        common = (_SCRIPTS / "answers.lua").read_text()
+        self._get, self._put, self._delete, self._release, self._renew = (
+            Script(self._redis, common + (_SCRIPTS / f"answer_{name}.lua").read_text())
+            for name in ("get", "put", "delete", "release", "renew")
+        )
+
+    def digest(self, data: bytes) -> str:
+        return self._sealer.digest(data)
+
+    async def get(self, name: EntryName, token: str = "") -> Found | Absent:
+        prefix, entry = tenant_prefix(name.tenant), member(name)
+        arguments = (entry, token, int(LEASE_S * 1000), _FOLLOWED_MS)
+        kept, number = await self._run(self._reads, self._get, prefix, arguments)
+        if kept is None:
+            if number == 1:
+                self._leads[prefix, entry] = token
+            return Absent(leads=number == 1)
+        try:
+            body = await _beside_if_large(len(kept), lambda: self._sealer.open(prefix + entry, kept))
+        except Broken:
+            await self.delete(name)
+            return Absent()
+        return Found(body, number / 1000)
+
+    async def put(self, name: EntryName, body: bytes, ttl_s: float, quota: Quota) -> None:
+        prefix, entry = tenant_prefix(name.tenant), member(name)
+        sealed = await _beside_if_large(len(body), lambda: self._sealer.seal(prefix + entry, body))
+        arguments = (entry, sealed, max(1, int(ttl_s * 1000)), quota.entries, quota.size_bytes)
+        _, evicted = await self._run(self._writes, self._put, prefix, arguments)
+        self._evicted(evicted)
+
+    async def delete(self, name: EntryName) -> None:
+        await self._run(self._writes, self._delete, tenant_prefix(name.tenant), (member(name),))
+
+    async def release(self, name: EntryName, token: str, outcome: Outcome) -> None:
+        prefix, entry = tenant_prefix(name.tenant), member(name)
+        self._leads.pop((prefix, entry), None)
+        said = message(prefix + entry, outcome)
+        await self._run(self._writes, self._release, prefix, (entry, token, CHANNEL, said))
+
+    def follow(self, name: EntryName) -> AbstractContextManager[Flight]:
+        return self._flights.follow(tenant_prefix(name.tenant) + member(name))
+
+    async def keep(self) -> None:
+        """Listen for what others finish, and show life for what is being fetched here."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._flights.listen())
+            while True:
+                await asyncio.sleep(_RENEW_S)
+                with contextlib.suppress(StoreUnavailable):
+                    await self._show_life()
+
+    async def close(self) -> None:
+        await self._reads.close()
+        await self._writes.close()
+        await self._redis.aclose()
+
+    async def _show_life(self) -> None:
+        lease_ms = int(LEASE_S * 1000)
+        renewals = [
+            self._run(self._writes, self._renew, prefix, (entry, token, lease_ms))
+            for (prefix, entry), token in self._leads.items()
+        ]
+        await asyncio.gather(*renewals)
+
+    async def _run(self, runner: ScriptRunner, script: Script, prefix: str, arguments: Sequence[Any]) -> Any:
+        """Raises StoreUnavailable: at once, if Redis was lost a moment ago."""
+        now_s = self._clock.monotonic()
+        if now_s < self._ask_again_s:
+            raise StoreUnavailable("it was lost a moment ago")
+        try:
+            return await runner.run(script, (prefix,), arguments)
+        except StoreUnavailable:
+            self._ask_again_s = self._clock.monotonic() + _RETRY_S
+            raise
+
+
+async def _beside_if_large(size_bytes: int, work: Callable[[], bytes]) -> bytes:
+    """What takes milliseconds is done in a thread: other streams of the worker go on."""
+    return work() if size_bytes <= _LARGE_BYTES else await asyncio.to_thread(work)

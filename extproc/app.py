@@ -38,6 +38,7 @@ from extproc.stores.key_cache import CachedKeys
 from extproc.stores.keys import KeyHasher, KeyStore
 from extproc.stores.limiter import SharedLimiter
 from extproc.stores.limits import RedisLimits
+from extproc.stores.neighbours import RedisNeighbours
 from extproc.stores.spool import spool_of_process
 from extproc.telemetry import logs
 from extproc.telemetry.metrics import RUN_DIR, Metrics, pin_process
@@ -107,6 +108,7 @@ class Answers:
         self.redis, self._on = config.redis, pipeline.keeps_answers(config.policies)
         url, secret, evicted = config.redis.url.get_secret_value(), config.keys.secret, metrics.cache.evicted
         self.store = RedisAnswers(url, config.redis.timeout_s, config.redis.cache_timeout_s, secret, clock, evicted)
+        self.neighbours = RedisNeighbours(self.store)
         self._secret = secret
         self._keep = asyncio.get_running_loop().create_task(self.store.keep()) if self._on else None
 
@@ -232,6 +234,7 @@ class Worker:
             limiter=self._limits.limiter,
             config_version=config.version,
             answers=self._answers.store,
+            neighbours=self._answers.neighbours,
             answers_version=pipeline.answers_version(config.policies),
             encoder=encoder,
             clock=self._clock,

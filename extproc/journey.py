@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from extproc.dialects.answer import AnswerEvent, Done, Failed
+from extproc.dialects import feedback
 from extproc.dialects.interface import (
     AnswerDecoder,
     AnswerEncoder,
@@ -173,6 +174,9 @@ class Journey:
     async def _on_request(self, began_s: float) -> None:
         ctx = self._context()
         ctx.body = self._exchange.request_body()
+        if ctx.route.takes_feedback:
+            await self._take_feedback(ctx)
+            return
         try:
             refusal = self._understand(ctx)
         except InvalidRequest as error:
@@ -192,6 +196,17 @@ class Journey:
             await self._refuse(request_too_large(limit_bytes))
         else:
             await self._send(effect)
+
+    async def _take_feedback(self, ctx: RequestContext) -> None:
+        try:
+            said = feedback.parse(ctx.body)
+        except InvalidRequest as error:
+            await self._refuse(error.rejection)
+            return
+        verdict = await self._pipeline.on_feedback(ctx, said)
+        if verdict is policy.CONTINUE:
+            verdict = policy.Respond(200, feedback.taken(said), (_JSON,))
+        await self._answer(verdict)
 
     def _understand(self, ctx: RequestContext) -> Rejection | None:
         """Parse the body and find the model it asks for. Raises InvalidRequest."""

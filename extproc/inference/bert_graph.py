@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
-    from onnx import ModelProto, NodeProto, TensorProto
+    from onnx import GraphProto, ModelProto, NodeProto, TensorProto
 
 _OPSET = 20  # the first with Gelu
 _IR_VERSION = 9  # what opset 20 came with; newer ones only shut older runtimes out
@@ -47,10 +47,10 @@ class BertShape:
 
 
 def build(shape: BertShape, weights: Weights) -> ModelProto:
-    return _Bert(shape, weights).model()
+    return BertGraph(shape, weights).model()
 
 
-class _Bert:
+class BertGraph:
     def __init__(self, shape: BertShape, weights: Weights) -> None:
         self._shape = shape
         self._weights = weights
@@ -78,10 +78,15 @@ class _Bert:
             ],
             list(self._constants.values()),
         )
-        opset = helper.make_opsetid("", _OPSET)
-        model = helper.make_model(graph, opset_imports=[opset], ir_version=_IR_VERSION, producer_name="extproc")
+        model = self._made(graph)
         onnx.checker.check_model(model)
         return model
+
+    def _made(self, graph: GraphProto) -> ModelProto:
+        from onnx import helper
+
+        opset = helper.make_opsetid("", _OPSET)
+        return helper.make_model(graph, opset_imports=[opset], ir_version=_IR_VERSION, producer_name="extproc")
 
     def _embed(self) -> str:
         words = self._op("Gather", self._weight("embeddings.word_embeddings.weight"), "input_ids")

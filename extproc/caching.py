@@ -131,7 +131,9 @@ class Learning(Struct, frozen=True):
 class SemanticIndex(Protocol):
     """Where answers are found by their questions. Methods raise DependencyError when it is lost or too slow."""
 
-    async def near(self, name: EntryName, identity: str, vector: bytes, count: int, least: float, radius: float) -> Neighbourhood:
+    async def near(
+        self, name: EntryName, identity: str, vector: bytes, count: int, least: float, radius: float
+    ) -> Neighbourhood:
         """The `count` nearest questions of one identity that have an answer, at least so similar, and what was learned
         within `radius`. Of `name` only tenant, model and namespace matter."""
 

@@ -20,8 +20,8 @@ from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from extproc.dialects.answer import AnswerEvent, Done, Failed
 from extproc.dialects import feedback
+from extproc.dialects.answer import AnswerEvent, Done, Failed
 from extproc.dialects.interface import (
     AnswerDecoder,
     AnswerEncoder,
@@ -204,9 +204,10 @@ class Journey:
             await self._refuse(error.rejection)
             return
         verdict = await self._pipeline.on_feedback(ctx, said)
-        if verdict is policy.CONTINUE:
-            verdict = policy.Respond(200, feedback.taken(said), (_JSON,))
-        await self._answer(verdict)
+        if isinstance(verdict, policy.Reject):
+            await self._refuse(verdict.rejection)
+        else:
+            await self._respond(200, (_JSON,), feedback.taken(said), Termination.COMPLETED)
 
     def _understand(self, ctx: RequestContext) -> Rejection | None:
         """Parse the body and find the model it asks for. Raises InvalidRequest."""

@@ -125,7 +125,7 @@ class Cache:
         around = cache_identity.identity(ctx, self._version, tenant, namespace)
 
         def name(essence: dict[str, Any]) -> EntryName:
-            digest = cache_identity.exact(essence, around, self._answers.digest)
+            digest = cache_identity.exact(essence, around, ctx.default_output_tokens, self._answers.digest)
             return EntryName(tenant, ctx.model.name, namespace, digest)
 
         return name

@@ -31,7 +31,7 @@ class Surroundings(Struct, frozen=True):
 
 
 def identity(ctx: RequestContext, answers_version: str, tenant: str, namespace: str) -> list[Any]:
-    """Everything but the request itself."""
+    """Everything but the request itself, and the cap on its answer that follows from its length (`exact` has it)."""
     model, pool = ctx.model, ctx.pool
     return [
         _FORMAT,
@@ -42,18 +42,21 @@ def identity(ctx: RequestContext, answers_version: str, tenant: str, namespace: 
         model.name,
         model.version,
         None if pool is None else (pool.name, *pool.version),
-        ctx.default_output_tokens,
         answers_version,
     ]
 
 
-def exact(essence: dict[str, Any], around: list[Any], digest: Digest) -> str:
-    """The digest of a whole request, with its `identity` around it."""
-    return digest(_pack(["exact", around, essence]))
+def exact(essence: dict[str, Any], around: list[Any], default_output_tokens: int, digest: Digest) -> str:
+    """The digest of a whole request, with its `identity` around it, and the cap that it gets where it sets none."""
+    return digest(_pack(["exact", around, default_output_tokens, essence]))
 
 
 def surroundings(essence: dict[str, Any], around: list[Any], digest: Digest) -> Surroundings | None:
-    """None: it is no chat, or its last turn is not a user's text alone."""
+    """None: it is no chat, or its last turn is not a user's text alone.
+
+    The cap that a request gets where it sets none differs with its length; it does not matter here, because no answer
+    that a cap cut is kept.
+    """
     messages = essence.get("messages")
     if not messages or messages[-1]["role"] != "user":
         return None

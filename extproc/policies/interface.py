@@ -151,7 +151,8 @@ class UsageRecorder(Protocol):
 class Services:
     """What policies may ask for. Another dependency is one more field here, filled in `app`.
 
-    `encoder` is None unless a policy that is on says `uses_encoder`, `verifier` unless one says `uses_verifier`. `answers` is where the caches keep answers, and
+    `encoder` is None unless a policy that is on says `uses_encoder`, `verifier` unless one says `uses_verifier`.
+    `answers` is where the caches keep answers, `neighbours` where they find them by their questions, and
     `answers_version` stands for all settings of policies that can change an answer.
     """
 

@@ -1,9 +1,9 @@
 """Answers to questions that ask for the same in other words.
 
 Everything but the last user turn must match exactly (`cache_identity.surroundings`); the turn itself passes three
-gates: its embedding is similar enough to one that has an answer, the deterministic guard (`detection.near_misses`) finds
-nothing that speaks against it, and the learned verifier says that they ask for the same. Stands after what redacts, so
-that nothing else is embedded or kept, and before what is charged.
+gates: its embedding is similar enough to one that has an answer, the deterministic guard (`detection.near_misses`)
+finds nothing that speaks against it, and the learned verifier says that they ask for the same. Stands after what
+redacts, so that nothing else is embedded or kept, and before what is charged.
 
 Answers are kept by the policy `cache`; this one lets them be found. Reports of wrong answers (`POST /v1/feedback`)
 evict them and raise the threshold around their question. It is never the reason that a request fails.
@@ -13,7 +13,6 @@ from __future__ import annotations
 
 from enum import StrEnum
 from typing import ClassVar
-
 
 from extproc.caching import EntryName, Found, Learning, Neighbour, Served
 from extproc.config.policy import PolicyMode, PolicySettings
@@ -178,5 +177,3 @@ class SemanticCache:
         for tenant in (f"team:{principal.team}", f"principal:{principal.id}"):
             known = await self._index.wrong(tenant, feedback.response, self._learning) or known
         self._metrics.reported(known)
-
-

@@ -32,7 +32,7 @@ class Settings(PolicySettings):
     """`enforce` serves what it finds; `shadow` looks, and counts what it would have served; `off` does not run."""
 
     on_failure: FailureMode = FailureMode.OPEN
-    """When the store, the encoder or the verifier is lost: `open` goes on to the model, `closed` refuses the request."""
+    """When the store, the encoder or the verifier is lost: `open` goes on to the model, `closed` refuses."""
 
     deadline_s: Seconds | None = 0.25
     """A lookup that takes longer has found nothing."""
@@ -40,7 +40,7 @@ class Settings(PolicySettings):
     threshold: Similarity = 0.95
     """The first gate: the least similarity of two questions, (1 + cosine) / 2 as Redis's vector sets have it."""
 
-    verifier_threshold: Annotated[float, pydantic.Field(ge=0, le=1)] = 0.9
+    verifier_threshold: Annotated[float, pydantic.Field(ge=0, le=1)] = 0.8
     """The last gate: the least probability, by the learned verifier, that two questions ask for the same. 0: there is
     no such gate, and the verifier is not loaded."""
 

@@ -18,4 +18,5 @@ async def of_question(scan: Scan, question: str) -> bytes | None:
     if len(scanned.windows) == 1:
         return scanned.windows[0].encoding.embedding
     mean = np.mean([np.frombuffer(one.encoding.embedding, "<f4") for one in scanned.windows], axis=0)
-    return (mean / max(float(np.linalg.norm(mean)), 1e-12)).astype("<f4").tobytes()
+    scaled: bytes = (mean / max(float(np.linalg.norm(mean)), 1e-12)).astype("<f4").tobytes()
+    return scaled

@@ -31,9 +31,7 @@ class RedisNeighbours:
         readable = tuple(one for one in near if one is not None)
         return Neighbourhood(readable, float(threshold), tuple(lesson.decode() for lesson in lessons))
 
-    def _neighbour(
-        self, like: EntryName, prefix: str, entry: bytes, score: bytes, sealed: bytes
-    ) -> Neighbour | None:
+    def _neighbour(self, like: EntryName, prefix: str, entry: bytes, score: bytes, sealed: bytes) -> Neighbour | None:
         """None for what can't be read: damaged, forged, or moved from under another name."""
         label = entry.decode()
         try:

@@ -72,7 +72,8 @@ def _dates(one: Features, other: Features) -> bool:
         return False
     rows = one.dates.keys() | other.dates.keys()
     return any(
-        one.dates.get(row) != other.dates.get(row) and (row != _RELATIVE or row in one.dates.keys() & other.dates.keys())
+        one.dates.get(row) != other.dates.get(row)
+        and (row != _RELATIVE or row in one.dates.keys() & other.dates.keys())
         for row in rows
     )
 
@@ -122,8 +123,8 @@ def _opposites(one: Features, other: Features) -> bool:
     mine, theirs = one.words - other.words, other.words - one.words
     return any(
         not (words.OPPOSITES.get(word) or _NOTHING).isdisjoint(theirs) or _prefixed(word, theirs)
-        for word in map(_stems, mine)
-        for word in word
+        for found in mine
+        for word in _stems(found)
     ) or any(_prefixed(word, mine) for word in theirs)
 
 
@@ -222,10 +223,17 @@ def _exchanged(one: Features, other: Features) -> bool:
     return False
 
 
-_DIRECTED = frozenset({"from", "to", "than", "before", "after", "by", "against"})
+_DIRECTED = frozenset({"from", "to", "than", "before", "after", "by", "against", "without"})
 _OPPOSED = {
     (one, other)
-    for pair in (("from", "to"), ("before", "after"), ("with", "without"), ("by", "to"), ("by", "from"), ("for", "against"))
+    for pair in (
+        ("from", "to"),
+        ("before", "after"),
+        ("with", "without"),
+        ("by", "to"),
+        ("by", "from"),
+        ("for", "against"),
+    )
     for one, other in (pair, pair[::-1])
 }
 

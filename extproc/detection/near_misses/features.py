@@ -21,17 +21,27 @@ _TOKEN = re.compile(
         |\b[A-Za-z]+(?:_[A-Za-z0-9]+)+\b|\b[a-z]+[A-Z]\w*\b|\b\w+\.(?:py|js|ts|java|json|ya?ml|txt|csv|sh|go|rs|html|css|md|cfg|conf|toml|ini|sql)\b
         |(?:[<>=!]=|[-=]>|&&|\|\||::|[{}\[\]<>=^~\\$\#|]))
     |(?P<number>\d[\d,.:/-]*\d|\d)(?P<suffix>[^\W\d]*)
-    |(?P<word>[^\W\d_]+(?:['’.&-][^\W\d_]+)*['’]?[\w]*)
+    |(?P<word>[^\W\d_]+(?:['\u2019.&-][^\W\d_]+)*['\u2019]?[\w]*)
     |(?P<sign>[+*/%€$£°])
     |(?P<end>[.!?:;\n])""",
     re.VERBOSE,
 )
-_QUOTED = re.compile(r'"([^"]{1,400})"|“([^”]{1,400})”|«([^»]{1,400})»|(?<!\w)[\'‘]([^\'’]{2,400})[\'’](?!\w)')
+_QUOTED = re.compile(
+    r'"([^"]{1,400})"|“([^”]{1,400})”|«([^»]{1,400})»|(?<!\w)[\'\u2018]([^\'\u2019]{2,400})[\'\u2019](?!\w)'
+)
 _AMOUNT = r"\s+(?:\d|two|three|four|five|six|seven|eight|nine|ten|twenty|fifty|hundred|a\s)"
-_AT_LEAST = re.compile(rf"\b(?:at least|no (?:less|fewer) than|minimum of|(?<!no )(?:more|larger|bigger|greater|longer) than|over){_AMOUNT}|\d \w+ or more\b")
-_AT_MOST = re.compile(rf"\b(?:at most|no (?:more|longer) than|up to|maximum of|(?<!no )(?:less|fewer|smaller|shorter) than|under){_AMOUNT}|\d \w+ or (?:less|fewer)\b")
+_AT_LEAST = re.compile(
+    r"\b(?:at least|no (?:less|fewer) than|minimum of|over|(?<!no )(?:more|larger|bigger|greater|longer) than)"
+    rf"{_AMOUNT}|\d \w+ or more\b"
+)
+_AT_MOST = re.compile(
+    r"\b(?:at most|no (?:more|longer) than|up to|maximum of|under|(?<!no )(?:less|fewer|smaller|shorter) than)"
+    rf"{_AMOUNT}|\d \w+ or (?:less|fewer)\b"
+)
 _NO_MORE_THAN = re.compile(r"\bno (?:more|less|fewer|later) than\b")
 _SIGNS = {"%": "percent", "€": "euro", "$": "dollar", "£": "sterling", "°": "degree"}
+_TWO_MEANINGS = frozenset({"may", "march", "second"})
+_DETERMINERS = frozenset({"the", "a", "an", "my", "your", "his", "her", "its", "their", "our"})
 _ORDINAL_SUFFIXES = ("st", "nd", "rd", "th")
 
 
@@ -76,7 +86,7 @@ class _Reader:
 
     def __init__(self, text: str) -> None:
         self.text = text
-        self.folded = " ".join(text.lower().split()).replace("’", "'")
+        self.folded = " ".join(text.lower().split()).replace("\u2019", "'")
         self.numbers: list[str] = []
         self.units: set[str] = set()
         self.dates: dict[int, set[str]] = {}
@@ -89,6 +99,7 @@ class _Reader:
         self._starts = True
         self._number_open = False
         self._turning = False
+        self._tens_open = False
 
     def features(self) -> Features:
         quoted = frozenset(
@@ -158,14 +169,18 @@ class _Reader:
             plain, suffix = f"#{plain}", ""
         self.numbers.append(plain)
         self._matters(plain)
-        self._number_open, self._starts = plain.isdigit(), False
+        self._number_open, self._tens_open, self._starts = plain.isdigit(), False, False
         if suffix:
             self._plain_word(suffix, False)
 
     def _word(self, word: str) -> None:
-        lowered = word.lower().replace("’", "'")
-        capital = word[0].isupper() and word not in ("I", "OK") and (not self._starts or (len(word) > 1 and word.isupper() and not self.text.isupper()))
-        if lowered.endswith("n't") or lowered in ("cannot",):
+        lowered = word.lower().replace("\u2019", "'")
+        capital = (
+            word[0].isupper()
+            and word not in ("I", "OK")
+            and (not self._starts or (len(word) > 1 and word.isupper() and not self.text.isupper()))
+        )
+        if lowered.endswith("n't") or lowered == "cannot":
             self.plain.append("not")
             self._starts = False
             return
@@ -173,49 +188,66 @@ class _Reader:
         self._plain_word(lowered, capital)
 
     def _plain_word(self, word: str, capital: bool) -> None:
-        word = words.ALIASES.get(word, word)
-        if not self._starts or word not in ("second", "may", "march"):
-            self._numeral(word)
-        self._starts = False
-        if word in words.PARTICLES and self._turning:
-            word, self._turning = words.PARTICLES[word], False
-        elif word in words.TURNING:
-            self._turning = True
+        word = self._particle(words.ALIASES.get(word, word))
         self.plain.append(word)
-        if (date := words.DATES.get(word)) is not None and (len(word) > 2 or self._number_open):
-            self.dates.setdefault(date[0], set()).add(date[1])
-        elif word in ("may", "march") and capital:
-            self.dates.setdefault(0, set()).add(word)
-        if (unit := words.UNITS.get(word)) is not None and (len(word) > 2 or self._number_open):
-            self.units.add(unit)
-            word = unit
+        starts, self._starts = self._starts, False
+        if not (starts and word in _TWO_MEANINGS) and self._numeral(word):
+            return
+        word = self._dated_or_measured(word, capital)
         if word in words.ROLES:
             self._role = words.ROLES[word]
-        elif word in words.STOP_WORDS:
-            if word not in ("the", "a", "an", "my", "your", "his", "her", "its", "their", "our"):
-                self._role = ""
-        elif word not in words.NUMBER_WORDS:
+        elif word not in words.STOP_WORDS:
             self._matters(word)
-            if capital:
+            if capital and word not in self.units:
                 self.capitals.append(word)
+        elif word not in _DETERMINERS:
+            self._role = ""
         self._number_open = False
 
-    def _numeral(self, word: str) -> None:
-        if word in words.NUMBER_WORDS and word != "one":
+    def _particle(self, word: str) -> str:
+        """`on` in `turn the light on` is a word of its own."""
+        if word in words.TURNING:
+            self._turning = True
+        elif self._turning and word in words.PARTICLES:
+            self._turning = False
+            return words.PARTICLES[word]
+        return word
+
+    def _dated_or_measured(self, word: str, capital: bool) -> str:
+        """Short words are units and dates only beside a number: `5 m`, `6 am`. Gives a unit's usual name."""
+        telling = len(word) > 2 or self._number_open
+        if telling and (date := words.DATES.get(word)) is not None:
+            self.dates.setdefault(date[0], set()).add(date[1])
+        elif capital and word in ("may", "march"):
+            self.dates.setdefault(0, set()).add(word)
+        if telling and (unit := words.UNITS.get(word)) is not None:
+            self.units.add(unit)
+            return unit
+        return word
+
+    def _numeral(self, word: str) -> bool:
+        """Take a number in words; False: it is none. Of `one` nobody knows."""
+        if word in words.NUMBER_WORDS:
+            if word == "one":
+                return False
             value = words.NUMBER_WORDS[word]
-            if self._number_open and self.numbers and value < 10 and self.numbers[-1].endswith("0"):
-                self.numbers[-1] = str(int(self.numbers[-1]) + int(value))
+            if self._tens_open and 0 < value < 10:
+                self.numbers[-1] = f"{int(self.numbers[-1]) + value:g}"
             else:
                 self.numbers.append(f"{value:g}")
                 self._matters(self.numbers[-1])
-            self._number_open = True
-        elif word in words.MULTIPLIERS and len(word) > 2:
-            count = 1.0
-            if self._number_open and self.numbers:
-                count = float(self.numbers.pop())
+            self._tens_open, self._number_open = value in range(20, 100, 10), True
+            return True
+        if word in words.MULTIPLIERS and len(word) > 2:
+            count = float(self.numbers.pop()) if self._number_open and self.numbers else 1.0
             self.numbers.append(f"{count * words.MULTIPLIERS[word]:.15g}")
         elif word in words.ORDINALS:
             self.numbers.append(f"#{words.ORDINALS[word]}")
+        else:
+            self._tens_open = False
+            return False
+        self._tens_open, self._number_open = False, False
+        return True
 
     def _matters(self, word: str) -> None:
         self.order.append(word)
@@ -235,15 +267,22 @@ class _Reader:
 
 _HOW = {
     "many": "number", "much": "amount", "long": "duration", "often": "frequency", "far": "distance", "old": "age",
-    "tall": "size", "big": "size", "large": "size", "fast": "speed", "deep": "size", "high": "size", "hot": "temperature",
-    "cold": "temperature", "heavy": "weight", "expensive": "amount", "early": "time", "late": "time", "soon": "time",
+    "tall": "size", "big": "size", "large": "size", "fast": "speed", "deep": "size", "high": "size",
+    "hot": "temperature", "cold": "temperature", "heavy": "weight", "expensive": "amount", "early": "time",
+    "late": "time", "soon": "time",
 }  # fmt: skip
 _WHAT = {
-    "time": "time", "year": "time", "date": "time", "day": "time", "month": "time", "century": "time", "reason": "reason", "reasons": "reason",
-    "cause": "reason", "city": "place", "country": "place", "place": "place", "person": "person", "price": "amount", "distance": "distance",
+    "time": "time", "year": "time", "date": "time", "day": "time", "month": "time", "century": "time",
+    "reason": "reason", "reasons": "reason", "cause": "reason", "city": "place", "country": "place",
+    "place": "place", "person": "person", "price": "amount", "distance": "distance",
 }  # fmt: skip
 _STRONG = {"who": "person", "whose": "person", "whom": "person", "when": "time", "where": "place", "why": "reason"}
-_YES_OR_NO = frozenset("is are was were do does did has have had isnt arent doesnt dont didnt".split())
+_YES_OR_NO = frozenset(
+    {
+        "is", "are", "was", "were", "do", "does", "did", "has", "have", "had", "isnt", "arent", "doesnt", "dont",
+        "didnt"
+    }
+)  # fmt: skip
 _WEAK = Question("", False)
 
 
@@ -259,7 +298,7 @@ def _question(plain: list[str], folded: str) -> Question:
             near = next((_WHAT[other] for other in plain[place + 1 : place + 3] if other in _WHAT), None)
             return Question(near, True) if near is not None else Question("what", False)
         if word in _STRONG:
-            asks = place == 0 or place == len(plain) - 1 or plain[0] not in ("how", "what") and _asks(plain, place)
+            asks = place == 0 or place == len(plain) - 1 or (plain[0] not in ("how", "what") and _asks(plain, place))
             if asks:
                 return Question(_STRONG[word], True)
     if plain and plain[0] in _YES_OR_NO:
@@ -267,7 +306,12 @@ def _question(plain: list[str], folded: str) -> Question:
     return _WEAK
 
 
-_BEFORE_A_QUESTION = frozenset("know tell me wonder wondering explain say in from at by for of to and so but hi hello question".split())
+_BEFORE_A_QUESTION = frozenset(
+    {
+        "know", "tell", "me", "wonder", "wondering", "explain", "say", "in", "from", "at", "by", "for", "of", "to",
+        "and", "so", "but", "hi", "hello", "question"
+    }
+)  # fmt: skip
 
 
 def _asks(plain: list[str], place: int) -> bool:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from extproc.inference.bert_graph import BertShape, Weights, BertGraph
+from extproc.inference.bert_graph import BertGraph, BertShape, Weights
 from extproc.inference.verifier import Verifier
 
 if TYPE_CHECKING:
@@ -68,7 +68,9 @@ class _Pairs(BertGraph):
         row_bias = self._op("Squeeze", bias, self._array("one", np.array([1])))
         shares = self._op("Softmax", self._op("Add", scores, row_bias), axis=-1)
         pooled = self._op("Reshape", self._op("MatMul", shares, hidden), self._array("flat", np.array([0, -1])))
-        inner = self._op("Add", self._op("MatMul", pooled, self._own("judge.inner.kernel")), self._own("judge.inner.bias"))
+        inner = self._op(
+            "Add", self._op("MatMul", pooled, self._own("judge.inner.kernel")), self._own("judge.inner.bias")
+        )
         logit = self._op("MatMul", self._op("Gelu", inner), self._own("judge.kernel"))
         logit = self._op("Add", logit, self._own("judge.bias"))
         self._op("Sigmoid", self._op("Squeeze", logit, self._array("one", np.array([1]))), out=OUTPUT)

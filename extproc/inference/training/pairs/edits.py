@@ -41,12 +41,66 @@ _SWAPS = (
 )  # fmt: skip
 _QUALIFIERS = ("only", "never", "not", "first", "almost", "no longer", "still")
 _FUNCTION_WORDS = frozenset(
-    "a an the of to in on at for and or is are was were be do does did i my you your me it its this that what which who how when where why can with by from as if has have had will would should could please tell about".split()
+    [
+        "a",
+        "an",
+        "the",
+        "of",
+        "to",
+        "in",
+        "on",
+        "at",
+        "for",
+        "and",
+        "or",
+        "is",
+        "are",
+        "was",
+        "were",
+        "be",
+        "do",
+        "does",
+        "did",
+        "i",
+        "my",
+        "you",
+        "your",
+        "me",
+        "it",
+        "its",
+        "this",
+        "that",
+        "what",
+        "which",
+        "who",
+        "how",
+        "when",
+        "where",
+        "why",
+        "can",
+        "with",
+        "by",
+        "from",
+        "as",
+        "if",
+        "has",
+        "have",
+        "had",
+        "will",
+        "would",
+        "should",
+        "could",
+        "please",
+        "tell",
+        "about",
+    ]
 )
 
 
 class Edits:
-    def __init__(self, chance: random.Random, conditions: Sequence[Sequence[str]], synonyms: Sequence[Sequence[str]]) -> None:
+    def __init__(
+        self, chance: random.Random, conditions: Sequence[Sequence[str]], synonyms: Sequence[Sequence[str]]
+    ) -> None:
         self._chance = chance
         self._conditions = conditions
         self._synonyms = {word: [other for other in group if other != word] for group in synonyms for word in group}
@@ -59,8 +113,13 @@ class Edits:
         if kind < 0.3:
             text = text.rstrip("?.! ")
         elif kind < 0.36 and len(text) > 30:
-            at = self._chance.choice([place for place in range(5, len(text) - 3) if text[place].islower() and text[place + 1].islower()] or [0])
-            text = text[:at] + self._chance.choice([text[at + 1] + text[at], text[at] * 2 + text[at + 1]]) + text[at + 2 :]
+            at = self._chance.choice(
+                [place for place in range(5, len(text) - 3) if text[place].islower() and text[place + 1].islower()]
+                or [0]
+            )
+            text = (
+                text[:at] + self._chance.choice([text[at + 1] + text[at], text[at] * 2 + text[at + 1]]) + text[at + 2 :]
+            )
         return text
 
     def reworded(self, text: str) -> str:
@@ -77,7 +136,9 @@ class Edits:
                 text = text.replace(long, short) if self._chance.random() < 0.5 else text.replace(short, long)
         if self._chance.random() < 0.25:
             polite = self._chance.choice(_POLITE)
-            text = polite.format(text if polite[0] == "{" or self._chance.random() < 0.5 else text[0].lower() + text[1:])
+            text = polite.format(
+                text if polite[0] == "{" or self._chance.random() < 0.5 else text[0].lower() + text[1:]
+            )
         return text
 
     def _synonymous(self, text: str) -> str:
@@ -133,7 +194,9 @@ class Edits:
 
     def _content(self, text: str) -> tuple[list[str], list[int]]:
         words = text.split(" ")
-        return words, [place for place, word in enumerate(words) if word.isalpha() and word.lower() not in _FUNCTION_WORDS]
+        return words, [
+            place for place, word in enumerate(words) if word.isalpha() and word.lower() not in _FUNCTION_WORDS
+        ]
 
     def _other_word(self, text: str, others: Sequence[str]) -> str | None:
         words, content = self._content(text)

@@ -67,9 +67,13 @@ class Composer:
         self._slots = {name: _of_part(values, part) for name, values in slots_of("slots").items()}
         self._words = words
         self._edits = Edits(
-            self._chance, [line.split(" | ") for line in lines_of("conditions")], [line.split(", ") for line in lines_of("synonyms")]
+            self._chance,
+            [line.split(" | ") for line in lines_of("conditions")],
+            [line.split(", ") for line in lines_of("synonyms")],
         )
-        self._statements = Statements(self._chance, slots_of("vocabulary"), lambda name: self._value(name, self._chance.random() < 0.2))
+        self._statements = Statements(
+            self._chance, slots_of("vocabulary"), lambda name: self._value(name, self._chance.random() < 0.2)
+        )
         self._kinds = {
             self._paraphrase: 0.22, self._sibling: 0.14, self._slot: 0.10, self._swapped: 0.04, self._condition: 0.08,
             self._statement: 0.26, self._edited: 0.12, self._unrelated: 0.04,
@@ -133,8 +137,12 @@ class Composer:
         place = self._chance.randrange(8)  # phrasings stand in parallel: the same place differs in little
         one, two = intents[at], intents[self._chance.choice(pool)]
         if self._chance.random() < 0.6:
-            return Pair(self._say(one[place % len(one)], fills), self._say(two[place % len(two)], fills), False, "sibling")
-        return Pair(self._say(self._chance.choice(one), fills), self._say(self._chance.choice(two), fills), False, "sibling")
+            return Pair(
+                self._say(one[place % len(one)], fills), self._say(two[place % len(two)], fills), False, "sibling"
+            )
+        return Pair(
+            self._say(self._chance.choice(one), fills), self._say(self._chance.choice(two), fills), False, "sibling"
+        )
 
     def _slot(self) -> Pair | None:
         intents, fills = self._family()
@@ -152,7 +160,9 @@ class Composer:
         intents, fills = self._family()
         intent = self._chance.choice(intents)
         doubled = [name for name, second in _SLOT.findall(intent[0]) if second]
-        if not doubled or re.search(r"together|difference|differ|[Cc]ombine|both|met\b|between|times|plus|know", " ".join(intent)):
+        if not doubled or re.search(
+            r"together|difference|differ|[Cc]ombine|both|met\b|between|times|plus|know", " ".join(intent)
+        ):
             return None
         name = doubled[0]
         turned = {**fills, name: fills[name + "2"], name + "2": fills[name]}

@@ -38,9 +38,7 @@ class Event:
 
 
 class Statements:
-    def __init__(
-        self, chance: random.Random, words: Mapping[str, Sequence[str]], value: Callable[[str], str]
-    ) -> None:
+    def __init__(self, chance: random.Random, words: Mapping[str, Sequence[str]], value: Callable[[str], str]) -> None:
         self._chance = chance
         self._words = words
         self._value = value
@@ -138,8 +136,15 @@ class Statements:
         if kind < 0.4:
             return dataclasses.replace(event, who=self._person())
         if kind < 0.7:
-            return dataclasses.replace(event, whom=dataclasses.replace(event.whom, adjective=self._from("adjectives"), article=event.whom.article or "the"))
-        return dataclasses.replace(event, whom=self._thing() if event.verb not in self._words["social"] else self._person())
+            return dataclasses.replace(
+                event,
+                whom=dataclasses.replace(
+                    event.whom, adjective=self._from("adjectives"), article=event.whom.article or "the"
+                ),
+            )
+        return dataclasses.replace(
+            event, whom=self._thing() if event.verb not in self._words["social"] else self._person()
+        )
 
     def _other_adjunct(self, event: Event) -> Event:
         if self._chance.random() < 0.5:

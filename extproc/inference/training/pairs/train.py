@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from extproc.inference.bert_graph import BertShape
 from extproc.inference.training.pairs import model
 from extproc.inference.training.pairs.generate import Pair
-from extproc.inference.verifier import VerifierShape
+from extproc.inference.verifier import Verifier, VerifierShape
 from extproc.inference.verifier.tokens import PairTokenizer
 
 Progress = Callable[[str], None]
@@ -47,7 +47,9 @@ class Batch:
 
 def batches(pairs: Sequence[Pair], tokenizer: PairTokenizer) -> list[Batch]:
     """All pairs that fit the largest bucket, those of like length together."""
-    rows = [tokenizer.pair(pair.one, pair.other) for pair in pairs]
+    rows = [row for pair in pairs if (row := tokenizer.pair(pair.one, pair.other)) is not None]
+    if len(rows) != len(pairs):
+        raise ValueError("a pair is too long for the encoder")
     made = []
     for bucket in BUCKETS:
         below = max((other for other in BUCKETS if other < bucket), default=0)
@@ -76,6 +78,7 @@ def train(
     made: Sequence[Batch],
     schedule: Schedule,
     progress: Progress,
+    before: Verifier | None = None,
 ) -> dict[str, Array]:
     """Trained weights, by the names of `extproc.inference.verifier`. Each batch is seen once."""
     rate = optax.warmup_cosine_decay_schedule(
@@ -84,6 +87,8 @@ def train(
     optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(rate, weight_decay=schedule.weight_decay))
     weights = model.frozen(encoder)
     trained = model.initial(shape, own, encoder, jax.random.key(schedule.seed))
+    if before is not None:
+        trained = {name: jnp.asarray(value) for name, value in before.weights.items()}
     state = optimizer.init(trained)
 
     @partial(jax.jit, donate_argnums=(0, 1))

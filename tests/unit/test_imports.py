@@ -97,13 +97,17 @@ ONLY_IMPORTERS = [
     (("redis",), ("extproc.stores",)),
     (("aiohttp",), ("extproc.admin",)),
     (("onnx", "safetensors"), ("extproc.inference",)),
-    (("onnxruntime",), ("extproc.inference.session",)),
+    (("onnxruntime",), ("extproc.inference.session", "extproc.inference.training")),
+    (("jax", "optax", "extproc.inference.training"), ("extproc.inference.training",)),
     (("tritonclient",), ("extproc.inference.triton",)),
     (("psutil", "envoy"), ("extproc.stack",)),
     (("rich",), ("extproc.cli", "extproc.stack")),
     (("extproc.admin",), ("extproc.admin", "extproc.supervisor")),
     (("extproc.cli",), ("extproc.cli", "extproc.__main__")),
-    (("extproc.stack",), ("extproc.stack", "extproc.cli", "extproc.inference.minilm")),
+    (
+        ("extproc.stack",),
+        ("extproc.stack", "extproc.cli", "extproc.inference.minilm", "extproc.inference.verifier.files"),
+    ),
     (("extproc.edge",), ("extproc.edge",)),
 ]
 

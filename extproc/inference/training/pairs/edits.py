@@ -13,7 +13,8 @@ _POLITE = (
     "{} Any help is appreciated.", "I'd like to know: {}", "So, {}", "{} Please help.", "Good morning! {}",
 )  # fmt: skip
 _ASKED = (
-    (r"^How do I ", ("How can I ", "How would I ", "What's the way to ", "How to ", "How should I ", "Tell me how to ", "how do you ", "What do I have to do to ", "Could you explain how to ", "Is there a way to ")),
+    (r"^How do I ", ("How can I ", "How would I ", "What's the way to ", "How to ", "How should I ", "Tell me how to ",
+                     "how do you ", "What do I have to do to ", "Could you explain how to ", "Is there a way to ")),
     (r"^How does ", ("In what way does ", "Can you explain how does ")),
     (r"^What is ", ("What's ", "Tell me what is ", "Do you know what is ", "Can you tell me what is ")),
     (r"^What are ", ("What're ", "Tell me what are ", "Can you list ", "List ")),
@@ -24,7 +25,11 @@ _ASKED = (
     (r"^Write ", ("Please write ", "Compose ", "Can you write ", "I need you to write ")),
     (r"^Explain ", ("Please explain ", "Can you explain ", "Describe ")),
 )  # fmt: skip
-_CONTRACTIONS = (("do not", "don't"), ("is not", "isn't"), ("does not", "doesn't"), ("can not", "can't"), ("I am", "I'm"), ("I would", "I'd"), ("what is", "what's"), ("it is", "it's"), ("are not", "aren't"), ("I have", "I've"))  # fmt: skip
+_CONTRACTIONS = (
+    ("do not", "don't"), ("is not", "isn't"), ("does not", "doesn't"), ("can not", "can't"),
+    ("I am", "I'm"), ("I would", "I'd"), ("what is", "what's"), ("it is", "it's"),
+    ("are not", "aren't"), ("I have", "I've"),
+)  # fmt: skip
 _SWAPS = (
     ("can", "must"), ("can", "should"), ("should", "must"), ("may", "must"), ("all", "some"), ("all", "most"),
     ("every", "any"), ("always", "sometimes"), ("always", "never"), ("often", "rarely"), ("more", "less"),
@@ -33,68 +38,21 @@ _SWAPS = (
     ("buy", "sell"), ("old", "new"), ("above", "below"), ("inside", "outside"), ("into", "out of"), ("up", "down"),
     ("import", "export"), ("win", "lose"), ("cheap", "expensive"), ("cheapest", "most expensive"), ("high", "low"),
     ("longest", "shortest"), ("earliest", "latest"), ("maximum", "minimum"), ("public", "private"), ("my", "your"),
-    ("who", "when"), ("when", "where"), ("where", "why"), ("how", "why"), ("how long", "how often"), ("how much", "how many times"),
+    ("who", "when"), ("when", "where"), ("where", "why"), ("how", "why"), ("how long", "how often"),
+    ("how much", "how many times"),
     ("in", "near"), ("from", "to"), ("and", "or"), ("only", "also"), ("at least", "at most"), ("over", "under"),
-    ("install", "uninstall"), ("child", "adult"), ("men", "women"), ("he", "she"), ("his", "her"), ("morning", "evening"),
-    ("north", "south"), ("east", "west"), ("left", "right"), ("local", "remote"), ("true", "false"), ("legal", "illegal"),
+    ("install", "uninstall"), ("child", "adult"), ("men", "women"), ("he", "she"), ("his", "her"),
+    ("morning", "evening"),
+    ("north", "south"), ("east", "west"), ("left", "right"), ("local", "remote"), ("true", "false"),
+    ("legal", "illegal"),
     ("was", "will be"), ("did", "will"), ("is", "was"), ("are", "were"), ("allow", "forbid"), ("accept", "reject"),
 )  # fmt: skip
 _QUALIFIERS = ("only", "never", "not", "first", "almost", "no longer", "still")
-_FUNCTION_WORDS = frozenset(
-    [
-        "a",
-        "an",
-        "the",
-        "of",
-        "to",
-        "in",
-        "on",
-        "at",
-        "for",
-        "and",
-        "or",
-        "is",
-        "are",
-        "was",
-        "were",
-        "be",
-        "do",
-        "does",
-        "did",
-        "i",
-        "my",
-        "you",
-        "your",
-        "me",
-        "it",
-        "its",
-        "this",
-        "that",
-        "what",
-        "which",
-        "who",
-        "how",
-        "when",
-        "where",
-        "why",
-        "can",
-        "with",
-        "by",
-        "from",
-        "as",
-        "if",
-        "has",
-        "have",
-        "had",
-        "will",
-        "would",
-        "should",
-        "could",
-        "please",
-        "tell",
-        "about",
-    ]
-)
+_FUNCTION_WORDS = """
+a an the of to in on at for and or is are was were be do does did i my you your me it its this that what
+which who how when where why can with by from as if has have had will would should could please tell
+about
+"""
 
 
 class Edits:
@@ -103,6 +61,7 @@ class Edits:
     ) -> None:
         self._chance = chance
         self._conditions = conditions
+        self._small = frozenset(_FUNCTION_WORDS.split())
         self._synonyms = {word: [other for other in group if other != word] for group in synonyms for word in group}
 
     def typed(self, text: str) -> str:
@@ -194,9 +153,7 @@ class Edits:
 
     def _content(self, text: str) -> tuple[list[str], list[int]]:
         words = text.split(" ")
-        return words, [
-            place for place, word in enumerate(words) if word.isalpha() and word.lower() not in _FUNCTION_WORDS
-        ]
+        return words, [place for place, word in enumerate(words) if word.isalpha() and word.lower() not in self._small]
 
     def _other_word(self, text: str, others: Sequence[str]) -> str | None:
         words, content = self._content(text)

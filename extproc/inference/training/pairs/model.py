@@ -101,10 +101,12 @@ def frozen(encoder: Mapping[str, NDArray[Any]]) -> dict[str, Array]:
     return made
 
 
-@jax.custom_vjp
 def _frozen_product(inputs: Array, kernel: Array, turned: Array) -> Array:
     """[N, in] times [in, out]; `turned` is the kernel's transpose, for the way back."""
-    return _fast(inputs, kernel)
+    product = jax.custom_vjp(lambda *operands: _forward(*operands)[0])
+    product.defvjp(_forward, _backward)
+    out: Array = product(inputs, kernel, turned)
+    return out
 
 
 def _forward(inputs: Array, kernel: Array, turned: Array) -> tuple[Array, tuple[Array, Array]]:
@@ -114,9 +116,6 @@ def _forward(inputs: Array, kernel: Array, turned: Array) -> tuple[Array, tuple[
 def _backward(kept: tuple[Array, Array], gradient: Array) -> tuple[Array, Array, Array]:
     kernel, turned = kept
     return _fast(gradient, turned), jnp.zeros_like(kernel), jnp.zeros_like(turned)
-
-
-_frozen_product.defvjp(_forward, _backward)
 
 
 def _fast(one: Array, other: Array) -> Array:

@@ -15,6 +15,16 @@ _ASKING = (
 )  # fmt: skip
 
 
+_JOINED = (
+    ("after {a}, {b}", "{b} after {a}", "{a} before {b}", "before {b}, {a}", "{a}, and then {b}"),
+    ("because {a}, {b}", "{b} because {a}", "{a}, so {b}", "{b}, since {a}"),
+    ("{a}, but {b}", "{a} and {b}", "{b}, while {a}", "{b} and {a}"),
+    ("if {a}, {b}", "{b} if {a}", "{b} in case {a}"),
+)
+"""Ways to say the same of two events; a row each."""
+_TWO_FACTS = 2
+
+
 @dataclass(frozen=True)
 class Noun:
     article: str
@@ -94,9 +104,8 @@ class Statements:
         past, participle, _ = event.verb.split("/")
         kind = self._chance.random()
         if event.to is not None:
-            core = self._chance.choice([
-                f"{event.who} {past} {event.whom} to {event.to}", f"{event.whom} was {participle} to {event.to} by {event.who}",
-            ])  # fmt: skip
+            active = f"{event.who} {past} {event.whom} to {event.to}"
+            core = self._chance.choice([active, f"{event.whom} was {participle} to {event.to} by {event.who}"])
         elif kind < 0.5:
             core = f"{event.who} {past} {event.whom}"
         elif kind < 0.85:
@@ -113,16 +122,16 @@ class Statements:
 
     def _changed(self, event: Event) -> Event:
         who, whom, to = event.who, event.whom, event.to
-        options = [self._other_verb, self._other_noun, self._other_adjunct]
+        options: list[Callable[[Event], Event]] = [self._other_verb, self._other_noun, self._other_adjunct]
         if to is not None:
-            options += [lambda e: dataclasses.replace(e, who=to, to=who)] * 4
+            options += [lambda event: dataclasses.replace(event, who=to, to=who)] * 4
         elif event.verb in self._words["social"]:
-            options += [lambda e: dataclasses.replace(e, who=whom, whom=who)] * 5
+            options += [lambda event: dataclasses.replace(event, who=whom, whom=who)] * 5
         if who.adjective != whom.adjective and whom.article:
             turned_who = dataclasses.replace(who, adjective=whom.adjective, article=who.article or "")
             turned_whom = dataclasses.replace(whom, adjective=who.adjective)
             if who.article:
-                options += [lambda e: dataclasses.replace(e, who=turned_who, whom=turned_whom)] * 3
+                options += [lambda event: dataclasses.replace(event, who=turned_who, whom=turned_whom)] * 3
         return self._chance.choice(options)(event)
 
     def _other_verb(self, event: Event) -> Event:
@@ -154,23 +163,19 @@ class Statements:
     def _two_events(self) -> tuple[str, str, bool]:
         """Before and after, because and so, and two people who each did something."""
         first, second = self._event(), self._event()
-        kind = self._chance.randrange(4)
-        if kind == 0:
-            said = (lambda a, b: f"after {a}, {b}", lambda a, b: f"{b} after {a}", lambda a, b: f"{a} before {b}", lambda a, b: f"before {b}, {a}", lambda a, b: f"{a}, and then {b}")  # fmt: skip
-        elif kind == 1:
-            said = (lambda a, b: f"because {a}, {b}", lambda a, b: f"{b} because {a}", lambda a, b: f"{a}, so {b}", lambda a, b: f"{b}, since {a}")  # fmt: skip
-        elif kind == 2:
-            said = (lambda a, b: f"{a}, but {b}", lambda a, b: f"{a} and {b}", lambda a, b: f"{b}, while {a}", lambda a, b: f"{b} and {a}")  # fmt: skip
-        else:
-            said = (lambda a, b: f"if {a}, {b}", lambda a, b: f"{b} if {a}", lambda a, b: f"{b} in case {a}")
-        one = self._chance.choice(said)(self._say(first), self._say(second))
+        kind = self._chance.randrange(len(_JOINED))
+        said = _JOINED[kind]
+        one = self._joined(said, first, second)
         same = self._chance.random() < 0.45
         if same:
-            return one, self._chance.choice(said)(self._say(first), self._say(second)), True
-        if kind == 2 or self._chance.random() < 0.5:
+            return one, self._joined(said, first, second), True
+        if kind == _TWO_FACTS or self._chance.random() < 0.5:
             turned = (dataclasses.replace(first, who=second.who), dataclasses.replace(second, who=first.who))
             if turned == (first, second):
                 turned = (first, self._event())
         else:
             turned = (second, first)
-        return one, self._chance.choice(said)(self._say(turned[0]), self._say(turned[1])), False
+        return one, self._joined(said, *turned), False
+
+    def _joined(self, said: Sequence[str], one: Event, other: Event) -> str:
+        return self._chance.choice(said).format(a=self._say(one), b=self._say(other))

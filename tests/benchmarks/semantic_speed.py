@@ -16,6 +16,7 @@ import tempfile
 import time
 from collections.abc import Awaitable, Callable
 
+import httpx
 import numpy as np
 import onnxruntime
 
@@ -30,12 +31,15 @@ from extproc.inference.verifier.local import judge_all
 from extproc.inference.verifier.tokens import PairTokenizer
 from extproc.stores.answers import RedisAnswers
 from extproc.stores.neighbours import RedisNeighbours
+from tests.helpers.cached import cached, choice, whole
 from tests.helpers.redis import RedisServer
+from tests.helpers.scripted_upstream import answers
 from tests.helpers.semantic import pairs, verifier_folder
 
 QUOTA = Quota(10**9, 10**12)
 WIDTH = 384
 LOOKUPS = 300
+REQUESTS = 200
 
 
 def main() -> None:
@@ -47,10 +51,36 @@ def main() -> None:
     _verifier()
     with tempfile.TemporaryDirectory() as folder:
         server = RedisServer(pathlib.Path(folder))
+        _through_envoy(pathlib.Path(folder))
         try:
             asyncio.run(_redis(server, options.entries, options.identities))
         finally:
             server.close()
+
+
+def _through_envoy(folder: pathlib.Path) -> None:
+    """One connection, one request after the other; the upstream answers at once, from Python."""
+    asked, near = "How do I disable two-factor authentication?", "How can I turn off two-factor authentication?"
+    policies = "cache: {mode: enforce}\nsemantic_cache: {mode: enforce}\n"
+    with cached(folder / "gateway", policies) as gateway:
+        gateway.upstream.script = answers(200, whole(choice("Settings, Security.")))
+        headers = {"authorization": "Bearer ann"}
+        with httpx.Client(base_url=gateway.gateway.base_url, headers=headers, timeout=30) as client:
+
+            def ask(question: str, wanted: str) -> float:
+                body = {"model": "talker", "temperature": 0, "messages": [{"role": "user", "content": question}]}
+                began = time.perf_counter()
+                answer = client.post("/chat/completions", json=body)
+                took = time.perf_counter() - began
+                assert answer.headers["x-extproc-cache"] == wanted, answer.headers
+                return took
+
+            ask(asked, "miss")
+            gateway.settled()
+            for title, question, wanted in (("exact hit", asked, "hit"), ("semantic hit", near, "semantic")):
+                print(f"through Envoy, {title}: {_us([ask(question, wanted) for _ in range(REQUESTS)])}")
+            misses = [ask(f"What is {number} plus {number + 7}?", "miss") for number in range(100, 100 + REQUESTS)]
+            print(f"through Envoy, miss (upstream at once): {_us(misses)}")
 
 
 def _guard() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pathlib
 from collections.abc import Iterator
 from typing import Any
 
@@ -190,3 +191,31 @@ def test_without_redis_requests_go_on(running: Cached) -> None:
         assert json.loads(answer.content)["choices"][0]["message"]["content"] == "fresh"
     finally:
         running.redis.resume()
+
+
+NO_ENCODER = """
+encoder: {backend: triton, triton: {address: "127.0.0.1:1"}}
+"""
+
+
+def test_without_the_encoder_requests_go_on(tmp_path: pathlib.Path) -> None:
+    verifier_folder()
+    with cached(tmp_path / "gateway", POLICIES, more=NO_ENCODER) as gateway:
+        says(gateway, "fresh")
+        first = ask(gateway, ASKED)
+        assert result(first) == "miss"
+        assert "semantic_cache" in first.headers["x-extproc-degraded"]
+        assert result(ask(gateway, ASKED)) == "hit"  # the exact cache needs no encoder
+        assert result(ask(gateway, PARAPHRASED)) == "miss"
+
+
+def test_the_shadow_serves_nothing(tmp_path: pathlib.Path) -> None:
+    shadow = POLICIES.replace("semantic_cache: {mode: enforce", "semantic_cache: {mode: shadow")
+    verifier_folder()
+    with cached(tmp_path / "gateway", shadow) as gateway:
+        says(gateway, "fresh")
+        ask(gateway, ASKED)
+        near = ask(gateway, PARAPHRASED)
+        assert result(near) == "miss"
+        assert "x-extproc-cache-similarity" not in near.headers
+        assert gateway.metric("extproc_cache_semantic_candidates_total", 'gate="served"') == 1

@@ -84,3 +84,65 @@ class AnswerStore(Protocol):
 
     def follow(self, name: EntryName) -> AbstractContextManager[Follower]:
         """Listen for what becomes of an answer; begun before asking for it, so that nothing is missed."""
+
+
+class Neighbour(Struct, frozen=True):
+    """An answer whose question is near: `similarity` is (1 + cosine) / 2, as Redis's vector sets have it."""
+
+    name: EntryName
+    similarity: float
+    question: str
+
+
+class Neighbourhood(Struct, frozen=True):
+    """What is near a question, nearest first. `threshold`: where answers were wrong nearby, the least similarity that
+    was learned to be right, else 0; `lessons` says which of them it is from."""
+
+    neighbours: tuple[Neighbour, ...] = ()
+    threshold: float = 0.0
+    lessons: tuple[str, ...] = ()
+
+
+class Served(Struct, frozen=True):
+    """An answer that was given: for which response, from which entry, how near. Exact ones have no `identity`."""
+
+    response: str
+    name: EntryName
+    identity: str = ""
+    similarity: float = 1.0
+    lessons: tuple[str, ...] = ()
+
+
+class Learning(Struct, frozen=True):
+    """How thresholds are learned from reports of wrong answers.
+
+    A report raises the threshold around its question to above what was wrong, by `step`; every answer served there
+    lowers it by `step * target_error_rate`. So where users report what is wrong, in the long run no more than
+    `target_error_rate` of the answers served around a question are (adaptive conformal inference: Gibbs and Candès,
+    2021). `radius`: the least similarity of what is around a question.
+    """
+
+    target_error_rate: float
+    step: float
+    radius: float
+    remembered_s: float
+
+
+class SemanticIndex(Protocol):
+    """Where answers are found by their questions. Methods raise DependencyError when it is lost or too slow."""
+
+    async def near(
+        self, name: EntryName, identity: str, vector: bytes, count: int, least: float, radius: float
+    ) -> Neighbourhood:
+        """The `count` nearest questions of one identity that have an answer, at least so similar, and what was learned
+        within `radius`. Of `name` only tenant, model and namespace matter."""
+
+    async def add(self, name: EntryName, identity: str, vector: bytes, question: str, quota: Quota) -> None:
+        """Let an answer that is kept be found; it can be for as long as it is kept."""
+
+    async def served(self, served: Served, learning: Learning) -> None:
+        """An answer was given."""
+
+    async def wrong(self, tenant: str, response: str, learning: Learning) -> bool:
+        """It was wrong: it goes, and the threshold around its question rises. False: this tenant was not served such a
+        response, or it is too long ago, or it was reported already."""

@@ -20,6 +20,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from extproc.dialects import feedback
 from extproc.dialects.answer import AnswerEvent, Done, Failed
 from extproc.dialects.interface import (
     AnswerDecoder,
@@ -173,6 +174,9 @@ class Journey:
     async def _on_request(self, began_s: float) -> None:
         ctx = self._context()
         ctx.body = self._exchange.request_body()
+        if ctx.route.takes_feedback:
+            await self._take_feedback(ctx)
+            return
         try:
             refusal = self._understand(ctx)
         except InvalidRequest as error:
@@ -192,6 +196,18 @@ class Journey:
             await self._refuse(request_too_large(limit_bytes))
         else:
             await self._send(effect)
+
+    async def _take_feedback(self, ctx: RequestContext) -> None:
+        try:
+            said = feedback.parse(ctx.body)
+        except InvalidRequest as error:
+            await self._refuse(error.rejection)
+            return
+        verdict = await self._pipeline.on_feedback(ctx, said)
+        if isinstance(verdict, policy.Reject):
+            await self._refuse(verdict.rejection)
+        else:
+            await self._respond(200, (_JSON,), feedback.taken(said), Termination.COMPLETED)
 
     def _understand(self, ctx: RequestContext) -> Rejection | None:
         """Parse the body and find the model it asks for. Raises InvalidRequest."""

@@ -42,6 +42,11 @@ class PolicySettings(Section):
         return False
 
     @property
+    def uses_verifier(self) -> bool:
+        """With these settings the policy asks the pair verifier, which is loaded only for it."""
+        return False
+
+    @property
     def shapes_answers(self) -> bool:
         """Other settings could give another answer to the same request, so that one kept from before a change is not
         served after it. Overridden by those whose settings can't."""

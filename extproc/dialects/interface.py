@@ -180,11 +180,13 @@ class PoolDialect(Protocol):
 
 
 class Route(Struct, frozen=True):
-    """What a method and path mean: a client API, what the gateway knows of its models or of itself, or nothing."""
+    """What a method and path mean: a client API, what the gateway knows of its models or of itself, what a
+    user says of an answer, or nothing."""
 
     api: ClientApi | None = None
     lists_models: bool = False
     describes_server: bool = False
+    takes_feedback: bool = False
     model_id: str | None = None
     rejection: Rejection | None = None
 

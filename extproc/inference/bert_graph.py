@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from extproc.inference.heads import Heads
 
 if TYPE_CHECKING:
-    from onnx import ModelProto, NodeProto, TensorProto
+    from onnx import GraphProto, ModelProto, NodeProto, TensorProto
 
 _OPSET = 20  # the first with Gelu
 _IR_VERSION = 9  # what opset 20 came with; newer ones only shut older runtimes out
@@ -56,11 +56,11 @@ class BertShape:
 
 
 def build(shape: BertShape, weights: Weights, heads: Heads | None = None) -> ModelProto:
-    return _Bert(shape, weights, heads).model()
+    return BertGraph(shape, weights, heads).model()
 
 
-class _Bert:
-    def __init__(self, shape: BertShape, weights: Weights, heads: Heads | None) -> None:
+class BertGraph:
+    def __init__(self, shape: BertShape, weights: Weights, heads: Heads | None = None) -> None:
         self._shape = shape
         self._weights = weights
         self._heads = heads
@@ -91,13 +91,18 @@ class _Bert:
             [helper.make_tensor_value_info(name, TensorProto.FLOAT, sizes) for name, sizes in outputs.items()],
             list(self._constants.values()),
         )
-        opset = helper.make_opsetid("", _OPSET)
-        model = helper.make_model(graph, opset_imports=[opset], ir_version=_IR_VERSION, producer_name="extproc")
+        model = self._made(graph)
         if self._heads is not None:
             labels = json.dumps(self._heads.shape.entity_labels)
             helper.set_model_props(model, {"entity_labels": labels, "heads_version": self._heads.version})
         onnx.checker.check_model(model)
         return model
+
+    def _made(self, graph: GraphProto) -> ModelProto:
+        from onnx import helper
+
+        opset = helper.make_opsetid("", _OPSET)
+        return helper.make_model(graph, opset_imports=[opset], ir_version=_IR_VERSION, producer_name="extproc")
 
     def _branch_start(self) -> int | None:
         return None if self._heads is None else self._shape.layers - self._heads.shape.branch_layers

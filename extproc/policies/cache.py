@@ -93,7 +93,7 @@ class Cache:
     def _note(self, ctx: RequestContext, caching: Caching, asked: Controls) -> None:
         own_ttl_s = self._settings.models.get(ctx.model.name, _AS_OTHERS).ttl_s
         ttl_s = self._settings.ttl_s if own_ttl_s is None else own_ttl_s
-        caching.result = CacheResult.MISS
+        caching.result, caching.quota = CacheResult.MISS, self._quota
         caching.ttl_s = ttl_s if asked.ttl_s is None else min(asked.ttl_s, self._settings.max_ttl_s)
         caching.refreshes, caching.max_age_s = asked.refresh, asked.max_age_s
 
@@ -114,7 +114,7 @@ class Cache:
             found = await self._lookup.in_turn(caching.name, asked.max_age_s)
             caching.token = found.token
             if found.kept is not None:
-                caching.name = None
+                caching.name, caching.answered_by = None, caching.name
                 return Answer(found.kept.replayed, found.kept.totals, found.age_s)
         caching.collected = Collected(self._settings.max_answer_bytes)
         return None

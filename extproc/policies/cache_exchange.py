@@ -6,7 +6,7 @@ from enum import StrEnum
 
 from msgspec import Struct
 
-from extproc.caching import EntryName
+from extproc.caching import EntryName, Quota
 from extproc.policies.cache_embeddings import PartialEmbeddings
 from extproc.policies.cache_entry import Collected
 
@@ -26,7 +26,8 @@ class Caching(Struct):
     `name` is what the answer will be kept under, None if it won't be; `stored` says, at the end, that it is.
     `visible`: the client is told the result (not while the policy is only a shadow). `refreshes`: the client wants none
     that is kept (`cache-control: no-cache`); `max_age_s`: nor an older one than this. `token`: others wait for this
-    answer, until the lead is released. `saved_tokens`: so many the model had no work with.
+    answer, until the lead is released. `saved_tokens`: so many the model had no work with. `answered_by`: the entry
+    that was served; `quota`: what its tenant may keep.
     """
 
     result: CacheResult = CacheResult.BYPASS
@@ -40,6 +41,8 @@ class Caching(Struct):
     partial: PartialEmbeddings | None = None
     stored: bool = False
     saved_tokens: int = 0
+    answered_by: EntryName | None = None
+    quota: Quota | None = None
 
     @property
     def answered(self) -> bool:

@@ -12,6 +12,7 @@ from extproc.policies.guard_result import GuardResult
 from extproc.policies.limit_hold import Hold
 from extproc.policies.redact_exchange import Redaction
 from extproc.policies.scan import Scan
+from extproc.policies.semantic_exchange import Asked
 from extproc.principal import ANONYMOUS, Principal
 from extproc.routing.catalog import Model, Pool
 
@@ -57,6 +58,7 @@ class RequestContext:
     admitted: bool = False  # account: no request policy before it has refused the request, so it goes to the model
     caching: Caching | None = None  # cache: what the caches do for it; None: it is nothing for a cache
     charged_as_used: bool = False  # limit: a known answer costs what it would have cost from a model
+    asked: Asked | None = None  # semantic_cache: its question, where answers can be found by it
     governed: bool = False  # limit: its caller is known, so that its attempt counts
     held: Hold | None = None  # limit: what it reserved
     redaction: Redaction | None = None  # redact: its placeholders and its counts
@@ -90,9 +92,11 @@ class RequestContext:
 
     @property
     def operation(self) -> str:
-        """What is asked for, for labels: an operation, `models`, or `none` where the path is not ours."""
+        """What is asked for, for labels: an operation, `models`, `feedback`, or `none` where the path is not ours."""
         if self.route.api is not None:
             return self.route.api.operation
+        if self.route.takes_feedback:
+            return "feedback"
         return "models" if self.route.answered_here else "none"
 
     @property

@@ -14,12 +14,13 @@ from typing import Any, ClassVar, Protocol
 from msgspec import Struct
 
 from extproc.audit.record import AuditTrail, NoTrail
-from extproc.caching import AnswerStore
+from extproc.caching import AnswerStore, SemanticIndex
 from extproc.clock import Clock
 from extproc.config.policy import PolicySettings
 from extproc.dialects.answer import AnswerEvent
+from extproc.dialects.feedback import Feedback
 from extproc.dialects.interface import TokenTotals
-from extproc.inference.interface import Encoder
+from extproc.inference.interface import Encoder, PairVerifier
 from extproc.limits import Limiter
 from extproc.policies.context import RequestContext
 from extproc.principal import Principal
@@ -108,6 +109,12 @@ class ReplyPolicy(Policy, Protocol):
     async def on_reply(self, ctx: RequestContext) -> None: ...
 
 
+class FeedbackPolicy(Policy, Protocol):
+    """Learns what a user thought of an answer."""
+
+    async def on_feedback(self, ctx: RequestContext, feedback: Feedback) -> None: ...
+
+
 class AnswerPolicy(Policy, Protocol):
     """Reads or rewrites the answer as it passes; a Reject ends it there.
 
@@ -153,7 +160,8 @@ class UsageRecorder(Protocol):
 class Services:
     """What policies may ask for. Another dependency is one more field here, filled in `app`.
 
-    `encoder` is None unless a policy that is on says `uses_encoder`. `answers` is where the caches keep answers, and
+    `encoder` is None unless a policy that is on says `uses_encoder`, `verifier` unless one says `uses_verifier`.
+    `answers` is where the caches keep answers, `neighbours` where they find them by their questions, and
     `answers_version` stands for all settings of policies that can change an answer.
     """
 
@@ -164,8 +172,10 @@ class Services:
     limiter: Limiter
     config_version: str
     answers: AnswerStore
+    neighbours: SemanticIndex
     answers_version: str = ""
     audit: AuditTrail = field(default_factory=NoTrail)
     encoder: Encoder | None = None
+    verifier: PairVerifier | None = None
     clock: Clock = field(default_factory=Clock)
     pressure: Pressure = field(default_factory=Calm)

@@ -15,6 +15,7 @@ from pydantic import SecretStr
 
 from extproc.config.policy import FailureMode, PolicyMode, PolicySettings
 from extproc.dialects.answer import AnswerEvent
+from extproc.dialects.feedback import Feedback
 from extproc.errors import DependencyError
 from extproc.policies.account import Account
 from extproc.policies.cache import Cache
@@ -29,6 +30,7 @@ from extproc.policies.interface import (
     AnswerPolicy,
     ClosePolicy,
     Continue,
+    FeedbackPolicy,
     HeadPolicy,
     KnownAnswerPolicy,
     Policy,
@@ -45,6 +47,7 @@ from extproc.policies.redact import Redact
 from extproc.policies.require_audit import RequireAudit
 from extproc.policies.route import Route
 from extproc.policies.scan_texts import ScanTexts
+from extproc.policies.semantic_cache import SemanticCache
 from extproc.policies.validate import Validate
 from extproc.rejection import overloaded
 
@@ -66,6 +69,7 @@ ON_REQUEST: tuple[type[RequestPolicy], ...] = (
     Guard,
     FilterContent,
     Redact,
+    SemanticCache,
     LimitRequests,
     Account,
 )
@@ -90,7 +94,10 @@ ON_CLOSE: tuple[type[ClosePolicy], ...] = (
     Redact,
     FilterContent,
     Cache,
+    SemanticCache,
 )
+# On what a user says of an answer.
+ON_FEEDBACK: tuple[type[FeedbackPolicy], ...] = (SemanticCache,)
 
 POLICIES: Mapping[str, type[Policy]] = {
     policy.name: policy for policy in (*ON_HEAD, *ON_REQUEST, *ON_ANSWER, *ON_CLOSE)
@@ -135,6 +142,7 @@ class Pipeline:
     answer: tuple[Step, ...]
     close: tuple[Step, ...]
     reply: tuple[Step, ...] = ()
+    feedback: tuple[Step, ...] = ()
 
     async def on_head(self, ctx: RequestContext) -> Verdict:
         """The first verdict that is not Continue, or Continue."""
@@ -147,6 +155,17 @@ class Pipeline:
             return verdict
         refusal = await self._decide(self.known_answer, ctx, verdict)
         return verdict if refusal is CONTINUE else refusal
+
+    async def on_feedback(self, ctx: RequestContext, feedback: Feedback) -> Continue | Reject:
+        """All who want to know it are told; a refusal where one of them must know it and can't."""
+        for step in self.feedback:
+            try:
+                await step.within_deadline(step.run(ctx, feedback))
+            except (DependencyError, TimeoutError) as error:
+                verdict = self._failed(step, ctx, error)
+                if verdict is not CONTINUE:
+                    return verdict
+        return CONTINUE
 
     async def on_answer(self, ctx: RequestContext, events: Sequence[AnswerEvent]) -> Sequence[AnswerEvent] | Reject:
         """The events as the policies let them pass, or the refusal that ends the answer."""
@@ -236,6 +255,11 @@ def needs_encoder(settings: Mapping[str, PolicySettings]) -> bool:
     return any(own.uses_encoder and _acts(own) for own in _with_defaults(settings).values())
 
 
+def needs_verifier(settings: Mapping[str, PolicySettings]) -> bool:
+    """Some policy that is on asks the pair verifier."""
+    return any(own.uses_verifier and _acts(own) for own in _with_defaults(settings).values())
+
+
 def keeps_answers(settings: Mapping[str, PolicySettings]) -> bool:
     """Some policy that is on asks the store of answers."""
     return any(own.keeps_answers and _acts(own) for own in _with_defaults(settings).values())
@@ -296,4 +320,5 @@ def build(settings: Mapping[str, PolicySettings], services: Services) -> Pipelin
         phase(ON_ANSWER, "on_answer"),
         phase(ON_CLOSE, "on_close"),
         phase(ON_REPLY, "on_reply"),
+        phase(ON_FEEDBACK, "on_feedback"),
     )

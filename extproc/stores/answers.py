@@ -160,6 +160,25 @@ class RedisAnswers:
         ]
         await asyncio.gather(*renewals)
 
+    def script(self, name: str) -> Script:
+        """One that shares what the scripts of answers share; for `read` and `write`."""
+        return Script(self._redis, (_SCRIPTS / "answers.lua").read_text() + (_SCRIPTS / f"{name}.lua").read_text())
+
+    async def read(self, script: Script, prefix: str, arguments: Sequence[Any]) -> Any:
+        """Run a script on a tenant's keys, within the time of a lookup. Raises StoreUnavailable."""
+        return await self._run(self._reads, script, prefix, arguments)
+
+    async def write(self, script: Script, prefix: str, arguments: Sequence[Any]) -> Any:
+        """The same, with more time, and not in the way of lookups."""
+        return await self._run(self._writes, script, prefix, arguments)
+
+    def seal(self, name: str, content: bytes) -> bytes:
+        return self._sealer.seal(name, content)
+
+    def unseal(self, name: str, sealed: bytes) -> bytes:
+        """Raises Broken."""
+        return self._sealer.open(name, sealed)
+
     async def _run(self, runner: ScriptRunner, script: Script, prefix: str, arguments: Sequence[Any]) -> Any:
         """Raises StoreUnavailable: at once, if Redis was lost a moment ago."""
         if self._clock.monotonic() < self._ask_again_s:

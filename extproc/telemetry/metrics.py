@@ -151,6 +151,10 @@ class CacheMetrics:
         self._kept = counter("extproc_cache_kept_total", "Answers that were kept.")
         self._kept_bytes = counter("extproc_cache_kept_bytes_total", "Bytes of answers that were kept.")
         self._failed = counter("extproc_cache_not_kept_total", "Answers that the store did not take.", ("dependency",))
+        self._gates = counter(
+            "extproc_cache_semantic_candidates_total", "Questions near one, by where they ended.", ("gate",)
+        )
+        self._reports = counter("extproc_cache_reports_total", "Answers that users reported as wrong.", ("response",))
         self._evicted = counter("extproc_cache_evicted_total", "Answers that made room for others.")
 
     def looked_up(self, level: str, result: str) -> None:
@@ -173,6 +177,13 @@ class CacheMetrics:
 
     def evicted(self, answers: int) -> None:
         self._evicted.inc(answers)
+
+    def judged(self, gate: str) -> None:
+        """`gate` is one of `semantic_cache.Gate` or of `near_misses.NearMiss`."""
+        self._gates.labels(gate).inc()
+
+    def reported(self, known: bool) -> None:
+        self._reports.labels("known" if known else "unknown").inc()
 
 
 class Metrics:

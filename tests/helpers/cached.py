@@ -82,7 +82,7 @@ class _Environment:
 class Cached:
     """Started by its constructor; close it."""
 
-    def __init__(self, directory: pathlib.Path, policies: str = POLICIES, *, workers: int = 1) -> None:
+    def __init__(self, directory: pathlib.Path, policies: str = POLICIES, *, workers: int = 1, more: str = "") -> None:
         (directory / "redis").mkdir(parents=True)
         self._clients = contextlib.ExitStack()
         with contextlib.ExitStack() as undo:
@@ -93,7 +93,7 @@ class Cached:
             given = {"REDIS_URL": self.redis.url, "EXTPROC_KEY_SECRET": SECRET}
             given["UPSTREAM_PORT"] = str(self.upstream.port)
             stack = cast("Stack", _Environment(given))
-            self.gateway = GatewayBeside(stack, directory, config_text(policies), workers=workers)
+            self.gateway = GatewayBeside(stack, directory, config_text(policies) + more, workers=workers)
             self._undo = undo.pop_all()
 
     def close(self) -> None:
@@ -150,8 +150,9 @@ class Cached:
 
 
 @contextlib.contextmanager
-def cached(directory: pathlib.Path, policies: str = POLICIES, *, workers: int = 1) -> Iterator[Cached]:
-    running = Cached(directory, policies, workers=workers)
+def cached(directory: pathlib.Path, policies: str = POLICIES, *, workers: int = 1, more: str = "") -> Iterator[Cached]:
+    """`more` follows the configuration's text."""
+    running = Cached(directory, policies, workers=workers, more=more)
     try:
         yield running
     finally:

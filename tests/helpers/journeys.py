@@ -27,6 +27,7 @@ from extproc.stores.errors import StoreUnavailable
 from extproc.stores.key_cache import CachedKeys
 from extproc.stores.keys import KeyHasher, KeyRecord
 from extproc.stores.local_share import LocalLimiter
+from extproc.stores.neighbours import RedisNeighbours
 from extproc.telemetry.metrics import Metrics
 
 SECRET = "a-secret-of-enough-letters"
@@ -106,6 +107,7 @@ class Inside:
         config = gateway_file.load(path, {})
         self.registry = CollectorRegistry()
         self.usage = RecordedUsage()
+        store = RedisAnswers("redis://127.0.0.1:1", 0.1, 0.05, SECRET.encode(), Clock())
         self.services = Services(
             catalog=catalog.build(config),
             keys=keys or CachedKeys(NoStore(), hasher, config.keys.static, Clock()),
@@ -114,7 +116,8 @@ class Inside:
             limiter=limiter or LocalLimiter(Clock()),
             pressure=pressure or Calm(),
             config_version=config.version,
-            answers=answers or RedisAnswers("redis://127.0.0.1:1", 0.1, 0.05, SECRET.encode(), Clock()),
+            answers=answers or store,
+            neighbours=RedisNeighbours(store),
             encoder=encoder,
             audit=audit or NoTrail(),
         )

@@ -9,6 +9,10 @@
 --   sizes     bytes by entry (hash)
 --   totals    bytes, and the counter of uses (hash)
 --   vectors   by entry, the vector set that has a vector of the same name (hash)
+--   q:ENTRY   the question it answers, where it has a vector; goes with it
+--   v:IDENTITY, w:IDENTITY, t:IDENTITY   vectors of questions by entry; of those where an answer was wrong, with the
+--             thresholds learned there (hash)
+--   r:ID      which entry a response came from, for who says that it was wrong (hash)
 
 local function now_ms()
   local time = redis.call('TIME')
@@ -21,6 +25,7 @@ local function forget(prefix, entry)
   if set then
     redis.call('VREM', set, entry)
     redis.call('HDEL', prefix .. 'vectors', entry)
+    redis.call('DEL', prefix .. 'q:' .. entry)
   end
   local size = redis.call('HGET', prefix .. 'sizes', entry)
   if size then

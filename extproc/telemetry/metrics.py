@@ -24,14 +24,18 @@ RUN_DIR = "PROMETHEUS_MULTIPROC_DIR"
 and beside them the tables of open exchanges."""
 
 _TOKENS = (1, 4, 16, 64, 256, 1024, 4096, 16384, 65536, 262144, 1048576)
-_DURATION_S = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92)
-_FIRST_TOKEN_S = (0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0)
-_PER_TOKEN_S = (0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0, 2.5)
+# The three below are the semantic conventions' own, and go on at both ends: for long answers, for requests that wait
+# in a queue, and for models that write hundreds of tokens a second.
+_DURATION_S = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92, 163.84, 327.68)
+_FIRST_TOKEN_S = (0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0, 30.0)
+_PER_TOKEN_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0, 2.5)
 _POLICY_S = (0.00001, 0.00003, 0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
 _ENCODER_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
 _PROVIDERS = ("cpu", "cuda", "triton")
 _BATCH_TEXTS = (1, 2, 4, 8, 16, 32, 64, 128)
 _OVERHEAD_S = (0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0)
+_RELOADS = ("taken", "refused")
+_NANO = 1e9
 _MODEL = ("gen_ai_operation_name", "gen_ai_request_model", "gen_ai_provider_name")
 _PROVIDER = "triton"
 
@@ -216,6 +220,13 @@ class Metrics:
             ("policy", "dependency"),
         )  # fmt: skip
         self._reloads = counter("extproc_config_reloads_total", "Configuration reloads.", ("outcome",))
+        for outcome in _RELOADS:  # nothing refused is worth seeing, too
+            self._reloads.labels(outcome)
+        cost = counter("extproc_cost_total", "Money that requests cost.", ("model", "tier", "currency"))
+        self._cost = functools.cache(cost.labels)
+        self._without = counter(
+            "extproc_degraded_exchanges_total", "Exchanges for which a policy did without a dependency.", ("policy",)
+        )
         self._protocol_errors = counter("extproc_protocol_errors_total", "Streams on which Envoy broke its contract.")
         self._ledger_lost = counter(
             "extproc_ledger_lost_total", "Usage events that are in the log alone: the ledger's spool took no more."
@@ -233,10 +244,10 @@ class Metrics:
         self.encoder = EncoderMetrics(registry)
         self.cache = CacheMetrics(registry)
 
-    def histogram(self, name: str, text: str, buckets: tuple[float, ...]) -> Histogram:
-        """A policy's own histogram, without labels; the same one again after a reload."""
+    def histogram(self, name: str, text: str, buckets: tuple[float, ...], labels: tuple[str, ...] = ()) -> Histogram:
+        """A policy's own histogram; the same one again after a reload."""
         if name not in self._own:
-            self._own[name] = Histogram(name, text, buckets=buckets, registry=self._registry)
+            self._own[name] = Histogram(name, text, labels, buckets=buckets, registry=self._registry)
         return self._own[name]
 
     def counter(self, name: str, text: str, labels: tuple[str, ...]) -> Counter:
@@ -250,6 +261,8 @@ class Metrics:
         pool = ctx.pool.name if ctx.pool is not None else ""
         self._exchange_count(ctx.operation, model, pool, termination, ctx.reason).inc()
         self._overhead.observe(progress.overhead_s)
+        for policy in ctx.degraded:
+            self._without.labels(policy).inc()
         if not model:
             return
         series = self._models.series(ctx.operation, model)
@@ -264,6 +277,10 @@ class Metrics:
         series.first_token_s.observe(progress.first_bytes_s - ctx.arrived_s)
         if ctx.stream and output_tokens > 1:
             series.per_token_s.observe((progress.last_bytes_s - progress.first_bytes_s) / (output_tokens - 1))
+
+    def cost(self, model: str, tier: str, currency: str, nano: int) -> None:
+        """What one exchange cost, in billionths of `currency`."""
+        self._cost(model, tier, currency).inc(nano / _NANO)
 
     def policies_took(self, step_s: dict[str, float]) -> None:
         """Seconds one exchange spent in each policy."""

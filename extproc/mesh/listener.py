@@ -32,6 +32,7 @@ from extproc.mesh.local_replies import local_replies
 from extproc.mesh.processor import processor_filter
 from extproc.mesh.routes import routes
 from extproc.mesh.sanitise import client_headers, upstream_headers
+from extproc.mesh.token_stats import token_stats
 from extproc.mesh.tracing import tracing
 
 _MAX_HEADERS = 100
@@ -66,7 +67,7 @@ def connection_manager(config: GatewayConfig) -> HttpConnectionManager:
         stat_prefix="gateway",
         http_filters=[note_path(), readiness(), processor_filter(config), _router()],
         early_header_mutation_extensions=[client_headers()],
-        access_log=[access_log(gateway.access_log)] if gateway.access_log else [],
+        access_log=[*([access_log(gateway.access_log)] if gateway.access_log else []), token_stats()],
         local_reply_config=local_replies(),
         tracing=tracing(traces) if traces else None,
         # The client's address is the connection's, or what a trusted proxy says it is.

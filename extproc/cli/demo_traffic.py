@@ -133,7 +133,7 @@ class Traffic:
 
     def _about(self, **more: Any) -> Body:
         topic, number = self._random.choice(_TOPICS), self._random.randrange(10_000)
-        return self._asking(f"Tell me story {number} about {topic}.", max_tokens=48, **more)
+        return self._asking(f"Tell me story {number} about {topic}.", **{"max_tokens": 48, **more})
 
     def _open(self, body: Body, path: str = "/chat/completions", key: str = "") -> Any:
         headers = {"authorization": f"Bearer {key or self._target.key}"}
@@ -184,17 +184,12 @@ async def send(
     timeout = aiohttp.ClientTimeout(total=_TIMEOUT_S)
     loop = asyncio.get_running_loop()
     room = asyncio.Semaphore(_MOST_OPEN)
-    open_now: set[asyncio.Task[None]] = set()
-    async with aiohttp.ClientSession(timeout=timeout) as session:
+    async with aiohttp.ClientSession(timeout=timeout) as session, asyncio.TaskGroup() as sending:
         traffic = Traffic(target, session, seed)
         began_s = loop.time()
         for number in range(round(duration_s * rate_per_s)):
             await asyncio.sleep(began_s + number / rate_per_s - loop.time())
             await room.acquire()
-            task = loop.create_task(traffic.send_one())
-            open_now.add(task)
-            task.add_done_callback(open_now.discard)
-            task.add_done_callback(lambda _: room.release())
+            sending.create_task(traffic.send_one()).add_done_callback(lambda _: room.release())
             tell((number + 1) / (duration_s * rate_per_s))
-        await asyncio.gather(*open_now)
     return traffic.outcomes

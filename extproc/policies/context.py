@@ -15,6 +15,7 @@ from extproc.policies.scan import Scan
 from extproc.policies.semantic_exchange import Asked
 from extproc.principal import ANONYMOUS, Principal
 from extproc.routing.catalog import Model, Pool
+from extproc.telemetry.spans import Trace
 
 if TYPE_CHECKING:
     from extproc.policies.filter_content import Filtering
@@ -62,6 +63,7 @@ class RequestContext:
     governed: bool = False  # limit: its caller is known, so that its attempt counts
     held: Hold | None = None  # limit: what it reserved
     redaction: Redaction | None = None  # redact: its placeholders and its counts
+    trace: Trace | None = None  # journey: what to tell of it, if Envoy samples it
     reason: str = ""  # journey: why it was refused or failed; limit, redact: that it was cut
 
     def __init__(self, head: RequestHead, arrived_s: float, arrived_wall_s: float) -> None:

@@ -28,6 +28,7 @@ from extproc.rejection import Rejection
 from extproc.routing.catalog import Catalog
 from extproc.routing.pressure import Calm, Pressure
 from extproc.telemetry.metrics import Metrics
+from extproc.telemetry.spans import NoTracer, Tracer
 
 
 class Continue(Struct, frozen=True):
@@ -179,3 +180,4 @@ class Services:
     verifier: PairVerifier | None = None
     clock: Clock = field(default_factory=Clock)
     pressure: Pressure = field(default_factory=Calm)
+    tracer: Tracer = field(default_factory=NoTracer)

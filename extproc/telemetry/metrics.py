@@ -7,12 +7,14 @@ processes `PROMETHEUS_MULTIPROC_DIR` makes prometheus_client keep the values in 
 from __future__ import annotations
 
 import functools
+import math
 import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
+from extproc.telemetry.exemplars import Exemplars
 from extproc.telemetry.values import QuickHistogram, share_values
 
 if TYPE_CHECKING:
@@ -38,6 +40,8 @@ _RELOADS = ("taken", "refused")
 _NANO = 1e9
 _MODEL = ("gen_ai_operation_name", "gen_ai_request_model", "gen_ai_provider_name")
 _PROVIDER = "triton"
+_DURATION = "gen_ai_server_request_duration_seconds"
+_FIRST_TOKEN = "gen_ai_server_time_to_first_token_seconds"  # noqa: S105 (no password)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,11 +69,11 @@ class _ModelMetrics:
 
         self._tokens = histogram("gen_ai_client_token_usage", "Tokens per request.", ("gen_ai_token_type",), _TOKENS)
         self._duration = histogram(
-            "gen_ai_server_request_duration_seconds", "Request headers to the end of the answer.", ("error_type",),
+            _DURATION, "Request headers to the end of the answer.", ("error_type",),
             _DURATION_S,
         )  # fmt: skip
         self._first_token = histogram(
-            "gen_ai_server_time_to_first_token_seconds", "Request headers to the first answer bytes.", (),
+            _FIRST_TOKEN, "Request headers to the first answer bytes.", (),
             _FIRST_TOKEN_S,
         )  # fmt: skip
         self._per_token = histogram(
@@ -202,6 +206,7 @@ class Metrics:
             return Counter(name, text, labels, registry=registry)
 
         self._models = _ModelMetrics(registry)
+        self._exemplars = Exemplars(os.environ.get(RUN_DIR))
         exchanges = counter(
             "extproc_exchanges_total", "Exchanges ended.", ("operation", "model", "pool", "termination", "reason")
         )
@@ -239,6 +244,9 @@ class Metrics:
             "extproc_degraded", "1 while a policy does without a dependency.", ("policy",), registry=registry,
             multiprocess_mode="livemax",
         )  # fmt: skip
+        self._spans = counter(
+            "extproc_spans_total", "Spans of sampled exchanges, by what became of them.", ("outcome",)
+        )
         self._exchange_count = functools.cache(exchanges.labels)
         self._policy_duration = functools.cache(policy_seconds.labels)
         self.encoder = EncoderMetrics(registry)
@@ -267,6 +275,8 @@ class Metrics:
             return
         series = self._models.series(ctx.operation, model)
         self._models.duration(ctx.operation, model, ctx.reason).observe(duration_s)
+        if ctx.trace is not None:
+            self._keep_exemplars(ctx, ctx.trace.trace_id.hex(), duration_s)
         output_tokens = progress.totals.completion_tokens
         if progress.totals.prompt_tokens:
             series.input_tokens.observe(progress.totals.prompt_tokens)
@@ -277,6 +287,14 @@ class Metrics:
         series.first_token_s.observe(progress.first_bytes_s - ctx.arrived_s)
         if ctx.stream and output_tokens > 1:
             series.per_token_s.observe((progress.last_bytes_s - progress.first_bytes_s) / (output_tokens - 1))
+
+    def _keep_exemplars(self, ctx: RequestContext, trace_id: str, duration_s: float) -> None:
+        labels = dict(zip(_MODEL, (ctx.operation, ctx.model_name, _PROVIDER), strict=True))
+        ended = {**labels, "error_type": ctx.reason}
+        self._exemplars.keep(_DURATION, (*_DURATION_S, math.inf), ended, duration_s, trace_id)
+        if ctx.progress.first_bytes_s is not None:
+            first_s = ctx.progress.first_bytes_s - ctx.arrived_s
+            self._exemplars.keep(_FIRST_TOKEN, (*_FIRST_TOKEN_S, math.inf), labels, first_s, trace_id)
 
     def cost(self, model: str, tier: str, currency: str, nano: int) -> None:
         """What one exchange cost, in billionths of `currency`."""
@@ -304,6 +322,10 @@ class Metrics:
 
     def audit_lost(self) -> None:
         self._audit_lost.inc()
+
+    def spans(self, outcome: str, count: int) -> None:
+        """`outcome` is one of `edge.otlp.Outcome`."""
+        self._spans.labels(outcome).inc(count)
 
     def protocol_error(self) -> None:
         self._protocol_errors.inc()

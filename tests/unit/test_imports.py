@@ -94,7 +94,7 @@ RULES = [
 ]
 ONLY_IMPORTERS = [
     (("grpc", "grpc_health", "hpack", "extproc._pb"), ("extproc.edge",)),
-    (("google.protobuf",), ("extproc.edge",)),
+    (("google.protobuf", "opentelemetry"), ("extproc.edge",)),
     (("envoy_data_plane", "betterproto2"), ("extproc.mesh",)),
     (("redis",), ("extproc.stores",)),
     (("aiohttp",), ("extproc.admin", "extproc.routing.load_poller", "extproc.cli.demo_traffic")),

@@ -15,6 +15,7 @@ import re
 import subprocess
 import sys
 import threading
+import time
 import urllib.error
 from collections.abc import Iterator
 from typing import Any
@@ -35,6 +36,8 @@ nv_gpu_utilization{gpu_uuid="GPU-1"} 0.5
 nv_gpu_memory_used_bytes{gpu_uuid="GPU-1"} 40e9
 nv_gpu_memory_total_bytes{gpu_uuid="GPU-1"} 80e9
 nv_gpu_power_usage{gpu_uuid="GPU-1"} 300
+"""
+NOBODY = """  tracing: {otlp_grpc: "127.0.0.1:9", sampling_percent: 100}
 """
 MORE_LIMITS = """  limit:
     mode: enforce
@@ -76,6 +79,7 @@ def gpu_port() -> Iterator[int]:
 @pytest.fixture(scope="module")
 def gateway(_session_stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[GatewayBeside]:
     text = re.sub("^  limit:.*\n", MORE_LIMITS, switched_on(SHIPPED.read_text()), count=1, flags=re.MULTILINE)
+    text = text.replace("  log_level: info\n", "  log_level: info\n" + NOBODY, 1)
     beside = GatewayBeside(_session_stack, tmp_path_factory.mktemp("gateway"), text)
     yield beside
     beside.close()
@@ -134,6 +138,15 @@ def test_every_panel_shows_something(prometheus: PrometheusServer) -> None:
         if not wait_until(lambda query=query: has_data(prometheus, asked(query.expr)), 5.0)  # type: ignore[misc]
     ]
     assert empty == []
+
+
+def test_prometheus_takes_the_exemplars(prometheus: PrometheusServer) -> None:
+    histogram = "gen_ai_server_time_to_first_token_seconds_bucket"
+    now_s = time.time()
+    found = prometheus.get("query_exemplars", query=histogram, start=str(now_s - 300), end=str(now_s))
+    traces = [exemplar["labels"]["trace_id"] for series in found for exemplar in series["exemplars"]]
+    assert traces
+    assert all(re.fullmatch("[0-9a-f]{32}", trace) for trace in traces)
 
 
 def rules() -> list[dict[str, Any]]:

@@ -203,6 +203,7 @@ class Journey:
         except InvalidRequest as error:
             await self._refuse(error.rejection)
             return
+        ctx.rated = said
         verdict = await self._pipeline.on_feedback(ctx, said)
         if isinstance(verdict, policy.Reject):
             await self._refuse(verdict.rejection)
@@ -388,6 +389,8 @@ class Journey:
             headers.append(("x-extproc-model", ctx.model_name))
         if ctx.pool is not None:
             headers.append(("x-extproc-pool", ctx.pool.name))
+        if ctx.arm:
+            headers.append(("x-extproc-arm", ctx.arm))
         if ctx.caching is not None and ctx.caching.visible:
             headers.append(("x-extproc-cache", ctx.caching.result))
         if ctx.degraded:

@@ -11,6 +11,7 @@ import pydantic
 
 from extproc.config.address import HostPort
 from extproc.config.section import Name, Seconds, Section
+from extproc.operation import Operation
 
 _Count = Annotated[int, pydantic.Field(ge=1, le=1_000_000)]
 
@@ -21,6 +22,14 @@ class DialectName(enum.StrEnum):
     OPENAI = "openai"
     TRITON_GENERATE = "triton-generate"
     KSERVE = "kserve"
+
+
+CARRIES: Mapping[DialectName, frozenset[Operation]] = {
+    DialectName.OPENAI: frozenset({Operation.CHAT, Operation.COMPLETIONS, Operation.EMBEDDINGS}),
+    DialectName.TRITON_GENERATE: frozenset({Operation.CHAT, Operation.COMPLETIONS}),
+    DialectName.KSERVE: frozenset({Operation.EMBEDDINGS, Operation.INFER}),
+}
+"""What can be said in each dialect."""
 
 
 class Balancing(enum.StrEnum):

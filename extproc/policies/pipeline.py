@@ -255,6 +255,11 @@ def needs_encoder(settings: Mapping[str, PolicySettings]) -> bool:
     return any(own.uses_encoder and _acts(own) for own in _with_defaults(settings).values())
 
 
+def needs_scan(settings: Mapping[str, PolicySettings]) -> bool:
+    """Some policy that is on asks the encoder about all of a request's texts."""
+    return any(own.uses_scan and _acts(own) for own in _with_defaults(settings).values())
+
+
 def needs_verifier(settings: Mapping[str, PolicySettings]) -> bool:
     """Some policy that is on asks the pair verifier."""
     return any(own.uses_verifier and _acts(own) for own in _with_defaults(settings).values())
@@ -301,7 +306,7 @@ def prepare(settings: Mapping[str, PolicySettings]) -> None:
 def build(settings: Mapping[str, PolicySettings], services: Services) -> Pipeline:
     """The pipeline of one configuration; a policy without a section has its defaults."""
     chosen = _with_defaults(settings)
-    if services.encoder is None:
+    if services.encoder is None or not needs_scan(settings):
         del chosen[ScanTexts.name]  # it would have nothing to do, in every exchange
     policies = {name: POLICIES[name](own, services) for name, own in chosen.items() if own.mode is not PolicyMode.OFF}
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from extproc import tokenization
 from extproc.config.model import GatewayConfig
 from extproc.config.models import Model as ModelConfig
+from extproc.config.pools import DialectName
 from extproc.dialects.interface import PoolDialect, UpstreamModel
 from extproc.dialects.registry import pool_dialect
+from extproc.operation import Operation
+from extproc.routing.experiments import Experiment, experiment_of
 from extproc.tokenization import ModelTokenizer
 
 
@@ -20,6 +23,8 @@ class Pool:
     name: str
     dialect: PoolDialect
     upstream_model: str
+    takes_one_text: bool = False
+    """A chat has to be rendered for it."""
 
     @property
     def version(self) -> tuple[str, str]:
@@ -43,6 +48,12 @@ class Model:
         """Most tokens one answer may have."""
         return min(self.config.max_output_tokens or self.config.context_window, self.config.context_window)
 
+    def can_use(self, pool: Pool, operation: Operation) -> bool:
+        """Whether `pool` can do this operation for this model."""
+        if operation not in pool.dialect.operations:
+            return False
+        return not (operation is Operation.CHAT and pool.takes_one_text) or self.config.renders
+
     def upstream(self, pool: Pool, default_output_tokens: int) -> UpstreamModel:
         """What `pool`'s dialect needs to encode a request for this model."""
         render = self.tokenizer.render_chat if self.tokenizer is not None else None
@@ -51,20 +62,25 @@ class Model:
 
 @dataclass(frozen=True, slots=True)
 class Catalog:
-    """Every model and pool, by name."""
+    """Every model, pool and experiment, by name."""
 
     models: Mapping[str, Model]
     pools: Mapping[str, Pool]
+    experiments: Mapping[str, Experiment] = field(default_factory=dict)
 
 
 def build(config: GatewayConfig) -> Catalog:
     """The catalog of one configuration."""
-    pools = {name: Pool(name, pool_dialect(pool.dialect), pool.model) for name, pool in config.pools.items()}
+    pools = {
+        name: Pool(name, pool_dialect(pool.dialect), pool.model, pool.dialect is DialectName.TRITON_GENERATE)
+        for name, pool in config.pools.items()
+    }
     models = {
         name: Model(name, model, pools[model.pool], _tokenizer(model), _version(model))
         for name, model in config.models.items()
     }
-    return Catalog(models, pools)
+    experiments = {name: experiment_of(name, experiment) for name, experiment in config.experiments.items()}
+    return Catalog(models, pools, experiments)
 
 
 def _version(model: ModelConfig) -> str:

@@ -39,9 +39,12 @@ FIELDS = (
     "reason",
     "cache",
     "saved_tokens",
+    "subject",
+    "guard_over",
+    "rated",
+    "score",
 )
-"""Of a usage event, those that are kept (proto: extproc.v1.UsageEvent). `arm` (of an experiment) is empty until
-something fills it."""
+"""Of a usage event, those that are kept (proto: extproc.v1.UsageEvent)."""
 
 _PAGE = 500
 _SKEW_MS = 60_000

@@ -25,6 +25,8 @@ def broken_experiments(config: GatewayConfig) -> Iterator[Finding]:
             yield from _target((*key, "arms", arm_name), Target(pool=arm.pool, model=arm.model), config)
         yield from _arms_named(key, experiment)
         yield from _weights(key, experiment)
+        if experiment.guardrails and not config.ledger.enabled:
+            yield (*key, "guardrails"), "they read the ledger, and ledger.enabled is false"
         if (experiment.sticky is Sticky.HEADER) != (experiment.header is not None):
             yield (*key, "header"), "sticky: header and header go together"
         for earlier, (index, step) in zip(experiment.ramp, list(enumerate(experiment.ramp))[1:], strict=False):

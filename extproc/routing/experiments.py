@@ -34,13 +34,15 @@ class Change(Struct, frozen=True):
     """What was said of an experiment while it runs: by a person (`extproc ab set`), or by a guardrail.
 
     It holds for the experiment as it was described then (`fingerprint`): another description in gateway.yaml is the
-    newer word. `pulled`: the arms that a guardrail took out, each with why.
+    newer word. `since_s`: from when on it is compared, the last time that a person said something. `pulled`: the arms
+    that a guardrail took out, each with why.
     """
 
     fingerprint: str
     weights: dict[str, float]
     by: str
     time_s: float
+    since_s: float
     pulled: dict[str, str] = field(default_factory=dict)
 
 

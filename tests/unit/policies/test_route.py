@@ -18,7 +18,7 @@ from extproc.inference.interface import Encoding
 from extproc.policies.context import RequestContext
 from extproc.policies.count_tokens import CountTokens
 from extproc.policies.count_tokens import Settings as CountSettings
-from extproc.policies.interface import CONTINUE, Reject
+from extproc.policies.interface import CONTINUE
 from extproc.policies.route import Route, Settings
 from extproc.tokenization import ModelTokenizer
 from tests.helpers.journeys import Inside
@@ -82,15 +82,13 @@ async def test_without_rules_it_is_the_models_own_pool(inside: Inside) -> None:
 
 
 async def test_a_pool_and_a_model(inside: Inside) -> None:
-    settings = Settings(
-        rules=rules({"when": {"images": False, "tools": True}, "to": {"pool": "triton"}}, {"to": {"model": "writer"}})
-    )
-    tools = [{"type": "function", "function": {"name": "f"}}]
+    settings = Settings(rules=rules({"when": {"tools": True}, "to": {"pool": "openai"}}, {"to": {"model": "writer"}}))
     ctx = context(inside)
     await routed(inside, ctx, settings)
     assert (ctx.model.name, ctx.pool and ctx.pool.name) == ("writer", "triton")
-    refused = await Route(settings, inside.services).on_request(context(inside, tools=tools, tool_choice="required"))
-    assert refused is CONTINUE or isinstance(refused, Reject)
+    offered = context(inside, tools=[{"type": "function", "function": {"name": "f"}}])
+    await routed(inside, offered, settings)
+    assert (offered.model.name, offered.pool and offered.pool.name) == ("talker", "openai")
 
 
 async def test_the_shadow_counts_and_changes_nothing(inside: Inside) -> None:

@@ -32,7 +32,8 @@ class Account:
 
     async def on_request(self, ctx: RequestContext) -> Verdict:
         ctx.admitted = True
-        self._usage.opened(ctx.request_id, self._known(ctx) | facts_known_at_forward(ctx))
+        facts = self._known(ctx) | facts_known_at_forward(ctx) | _experiment_facts(ctx)
+        self._usage.opened(ctx.request_id, facts)
         return CONTINUE
 
     async def on_close(self, ctx: RequestContext, termination: Termination) -> None:

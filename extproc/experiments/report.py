@@ -93,6 +93,8 @@ class Observations:
             for level in _LEVELS:
                 report.metrics[f"{metric}_{level}"] = test.quantiles(counted, against, value, _LEVELS[level])
         means = {**_MEANS, "feedback_score": lambda one: self.ratings.get((one.id, one.team))}
+        if len({one.currency for arm in self.outcomes.values() for one in arm if one.currency}) > 1:
+            del means["cost"]  # amounts of different currencies have no mean
         for metric, value in means.items():
             report.metrics[metric] = test.means(counted, against, value)
         return report

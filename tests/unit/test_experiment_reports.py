@@ -147,7 +147,7 @@ def test_a_report() -> None:
     errors = arm.metrics["error_rate"]
     assert errors.value == pytest.approx(60 / 360)
     assert errors.difference_interval is not None
-    assert errors.difference_interval.low > 0.1
+    assert errors.difference_interval.low > 0.05
     assert errors.p is not None
     assert errors.p < 1e-6
     assert arm.metrics["latency_ms_p50"].difference == 200

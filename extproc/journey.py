@@ -60,6 +60,9 @@ from extproc.rejection import Rejection, internal_error, model_not_found, reques
 STAMP = "x-extproc-pool"
 """The request header that generated routes match on. Clients can't set it: Envoy strips theirs before we see them."""
 
+MIRROR_STAMP = "x-extproc-mirror"
+"""The pool that gets a copy of the request, for the routes that mirror. As little for clients to set."""
+
 # Length, encoding and tag of the upstream's body are not those of ours.
 _NOT_OURS = ("content-length", "content-encoding", "etag")
 _RETRIABLE = (429, 503)
@@ -225,6 +228,8 @@ class Journey:
             return Forward()
         call = pool.dialect.encode(ctx.request, ctx.model.upstream(pool, ctx.default_output_tokens))
         set_headers = ((":path", call.path), (STAMP, pool.name), *call.set_headers)
+        if ctx.destination is not None and ctx.destination.mirror:
+            set_headers += ((MIRROR_STAMP, ctx.destination.mirror),)
         return Forward(set_headers, call.remove_headers, call.body, facts_known_at_forward(ctx))
 
     # The response.

@@ -112,6 +112,17 @@ class Guardrail(Section):
         return self
 
 
+class Mirror(Section):
+    """A pool that gets copies of requests, and whose answers nobody sees."""
+
+    pool: Name
+    """The pool: one cluster, with the dialect and the upstream model of every arm, because Envoy copies the bytes that
+    were written for the arm. What comes of it is in Envoy's statistics of its cluster."""
+
+    percent: Annotated[float, pydantic.Field(gt=0, le=100)] = 100.0
+    """So many of the experiment's requests are copied."""
+
+
 class Experiment(Section):
     """An A/B test. Rules send requests to it (`policies.route.rules`)."""
 
@@ -140,6 +151,9 @@ class Experiment(Section):
 
     guardrails: tuple[Guardrail, ...] = ()
     """What takes an arm out by itself."""
+
+    mirror: Mirror | None = None
+    """A shadow arm."""
 
     guardrail_interval_s: Seconds = 10.0
     """How often the guardrails are looked at."""

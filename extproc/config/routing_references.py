@@ -25,6 +25,7 @@ def broken_experiments(config: GatewayConfig) -> Iterator[Finding]:
             yield from _target((*key, "arms", arm_name), Target(pool=arm.pool, model=arm.model), config)
         yield from _arms_named(key, experiment)
         yield from _weights(key, experiment)
+        yield from _mirror(key, experiment, config)
         if experiment.guardrails and not config.ledger.enabled:
             yield (*key, "guardrails"), "they read the ledger, and ledger.enabled is false"
         if (experiment.sticky is Sticky.HEADER) != (experiment.header is not None):
@@ -57,6 +58,31 @@ def _weights(key: Key, experiment: Experiment) -> Iterator[Finding]:
         weights |= step.weights
         if not any(weights.values()):
             yield (*key, "ramp", index, "weights"), "every weight is 0 from then on"
+
+
+def _mirror(key: Key, experiment: Experiment, config: GatewayConfig) -> Iterator[Finding]:
+    mirror = experiment.mirror
+    if mirror is None:
+        return
+    place: Key = (*key, "mirror", "pool")
+    if mirror.pool not in config.pools:
+        yield place, f"there is no pool {mirror.pool}"
+        return
+    pool = config.pools[mirror.pool]
+    if len(pool.clusters) > 1:
+        yield place, "a mirror is one cluster, and this pool has several"
+    for name in pools_of(experiment, config):
+        other = config.pools[name]
+        if (other.dialect, other.model) != (pool.dialect, pool.model):
+            yield place, f"it can't read what is written for pool {name}: another dialect or another model upstream"
+
+
+def pools_of(experiment: Experiment, config: GatewayConfig) -> Sequence[str]:
+    """The pools of its arms that there are, each once."""
+    named = [
+        config.models[arm.model].pool if arm.model in config.models else arm.pool for arm in experiment.arms.values()
+    ]
+    return [name for name in dict.fromkeys(named) if name in config.pools]
 
 
 def broken_rules(config: GatewayConfig, rules: Sequence[Rule], key: Key) -> Iterator[Finding]:

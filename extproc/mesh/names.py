@@ -17,6 +17,9 @@ HEADER_PREFIX = "x-extproc-"
 POOL_HEADER = "x-extproc-pool"
 """The stamp: the one request header that generated routes match on."""
 
+MIRROR_HEADER = "x-extproc-mirror"
+"""Beside the stamp, on requests of which another pool gets a copy."""
+
 ENDPOINT_HEADER = "x-gateway-destination-endpoint"
 CLIENT_CONTROLS = ("x-extproc-cache-namespace", "x-extproc-cache-ttl", "x-extproc-priority")
 """The only `x-extproc-` headers that a client may send."""

@@ -14,6 +14,7 @@ from envoy_data_plane.envoy.config.route.v3 import (
     RetryPolicyRetryPriority,
     Route,
     RouteAction,
+    RouteActionRequestMirrorPolicy,
     RouteConfiguration,
     RouteMatch,
     VirtualHost,
@@ -28,6 +29,7 @@ from envoy_data_plane.google.protobuf import Any
 from extproc.config.model import GatewayConfig
 from extproc.config.policy import FailureMode
 from extproc.config.pools import DialectName, Pool
+from extproc.config.routing_references import pools_of
 from extproc.mesh import names, wire
 from extproc.mesh.health import health_routes
 
@@ -46,18 +48,48 @@ _NOT_FOR_UPSTREAMS = [
     "x-api-key",
     "cookie",
     names.POOL_HEADER,
+    names.MIRROR_HEADER,
     *names.CLIENT_CONTROLS,
 ]
 
 
 def routes(config: GatewayConfig) -> RouteConfiguration:
-    every = [*health_routes(), *(_stamped(name, pool, config) for name, pool in config.pools.items())]
+    every = [
+        *health_routes(),
+        *_mirrored(config),
+        *(_stamped(name, pool, config) for name, pool in config.pools.items()),
+    ]
     if config.service.on_failure is FailureMode.OPEN and config.gateway.default_pool is not None:
         name = config.gateway.default_pool
         every.append(_pool_route("unstamped", RouteMatch(prefix="/"), name, config.pools[name], config))
     every.append(_nothing_here())
     host = VirtualHost(name="all", domains=["*"], routes=every)
     return RouteConfiguration(name=names.ROUTES, virtual_hosts=[host])
+
+
+def _mirrored(config: GatewayConfig) -> list[Route]:
+    """Those of requests of which another pool gets a copy. By route and not by `cluster_header`, because Envoy reads that
+    header after the headers that upstreams mustn't see have been removed."""
+    pairs = {
+        (pool, experiment.mirror.pool): None
+        for experiment in config.experiments.values()
+        if experiment.mirror is not None
+        for pool in pools_of(experiment, config)
+    }
+    mirrored = []
+    for name, mirror in pairs:
+        route = _stamped(name, config.pools[name], config)
+        route.name = f"{name}+{mirror}"
+        assert route.match is not None and route.route is not None, "it was made above"
+        route.match.headers.append(HeaderMatcher(name=names.MIRROR_HEADER, string_match=StringMatcher(exact=mirror)))
+        (cluster,) = config.pools[mirror].clusters
+        # The copy is to differ in nothing, its host neither.
+        copy = RouteActionRequestMirrorPolicy(
+            cluster=names.cluster_name(mirror, cluster), disable_shadow_host_suffix_append=True
+        )
+        route.route.request_mirror_policies = [copy]
+        mirrored.append(route)
+    return mirrored
 
 
 def _stamped(name: str, pool: Pool, config: GatewayConfig) -> Route:

@@ -40,6 +40,8 @@ class Destination(Struct, frozen=True):
     model: Model
     pool: Pool
     taken: ArmTaken | None = None
+    mirror: str = ""
+    """The pool that gets a copy of the request."""
 
 
 class Destinations:
@@ -68,14 +70,17 @@ class Destinations:
             return self._plain(rule.name, rule.to, asked)
         experiment = self._catalog.experiments[rule.to.experiment]
         taken = self._arm(experiment, facts, subject)
-        return self._plain(rule.name, experiment.arms[taken.arm].to, asked, taken)
+        mirror = experiment.mirrored(facts.headers.get("x-request-id", ""))
+        return self._plain(rule.name, experiment.arms[taken.arm].to, asked, taken, mirror)
 
-    def _plain(self, rule: str, target: Target, asked: Model, taken: ArmTaken | None = None) -> Destination:
+    def _plain(
+        self, rule: str, target: Target, asked: Model, taken: ArmTaken | None = None, mirror: str = ""
+    ) -> Destination:
         if target.model is not None:
             model = self._catalog.models[target.model]
-            return Destination(rule, model, model.pool, taken)
+            return Destination(rule, model, model.pool, taken, mirror)
         assert target.pool is not None, "an experiment's arms are models or pools"
-        return Destination(rule, asked, self._catalog.pools[target.pool], taken)
+        return Destination(rule, asked, self._catalog.pools[target.pool], taken, mirror)
 
     def _arm(self, experiment: Experiment, facts: Facts, subject: Callable[[Experiment], str]) -> ArmTaken:
         chosen = experiment.chosen_by_tester(facts.principal, facts.team, facts.headers)

@@ -22,7 +22,7 @@ from typing import Protocol
 from msgspec import Struct, field
 
 from extproc.config.experiments import Experiment as Settings
-from extproc.config.experiments import Sticky, Testers
+from extproc.config.experiments import Mirror, Sticky, Testers
 from extproc.config.rules import Target
 
 _SUBJECT_BYTES = 8
@@ -78,6 +78,14 @@ class Experiment(Struct, frozen=True):
     testers: Testers
     arms: Mapping[str, Arm]
     steps: tuple[tuple[float, Weights], ...]
+    mirror: Mirror | None = None
+
+    def mirrored(self, request_id: str) -> str:
+        """The pool that gets a copy of this request; empty: none does."""
+        if self.mirror is None or not request_id:
+            return ""
+        drawn = int.from_bytes(self._digest(request_id, "/mirror")) * _UNIT
+        return self.mirror.pool if drawn * 100 < self.mirror.percent else ""
 
     def configured(self, now_s: float) -> Weights:
         """The weights by gateway.yaml alone."""
@@ -135,4 +143,5 @@ def experiment_of(name: str, settings: Settings) -> Experiment:
         settings.testers,
         {arm: Arm(arm, Target(pool=own.pool, model=own.model)) for arm, own in settings.arms.items()},
         tuple(steps),
+        settings.mirror,
     )

@@ -20,7 +20,7 @@ import pytest
 
 from tests.helpers.processes import wait_until
 from tests.helpers.redis import RedisServer
-from tests.helpers.scripted_upstream import ScriptedUpstream
+from tests.helpers.scripted_upstream import ScriptedUpstream, answers, chat, whole
 from tests.helpers.services import KEY, NARROW_KEY, ServedGateway, Upstreams, served
 from tests.helpers.usage import Scrape, log_lines, usage_of
 
@@ -33,6 +33,10 @@ experiments:
     sticky: user
     arms: {old: {pool: openai, weight: 90}, new: {pool: pair, weight: 10}}
     testers: {header: x-try-arm, principals: [every]}
+  mirrored:
+    control: one
+    arms: {one: {pool: pair}, two: {pool: pair}}
+    mirror: {pool: patient}
   fragile:
     control: steady
     sticky: request
@@ -45,6 +49,7 @@ policies:
     rules:
       - {name: ab, when: {models: [openai], headers: {x-test: split}}, to: {experiment: split}}
       - {name: guarded, when: {models: [openai], headers: {x-test: fragile}}, to: {experiment: fragile}}
+      - {name: mirrored, when: {models: [openai], headers: {x-test: mirrored}}, to: {experiment: mirrored}}
       - {name: tool-users, when: {models: [openai], tools: true}, to: {pool: pair}}
       - {name: long, when: {models: [openai], prompt_tokens: {min: 300}}, to: {model: patient}}
 audit: {dir: audit, secret: an-audit-secret-of-a-test}
@@ -56,6 +61,7 @@ Z_99 = 2.576
 @dataclass
 class World:
     gateway: ServedGateway
+    upstreams: Sequence[ScriptedUpstream]
     http: httpx.Client
     config: pathlib.Path
 
@@ -96,7 +102,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
         served(directory, Upstreams(openai=one.port, pair=(other.port, third.port)), 2, SECTIONS) as gateway,
         gateway.client() as http,
     ):
-        yield World(gateway, http, directory / "gateway.yaml")
+        yield World(gateway, (one, other, third), http, directory / "gateway.yaml")
 
 
 USERS = [f"user-{number}" for number in range(2000)]
@@ -182,6 +188,25 @@ def test_rules_send_requests_elsewhere(world: World) -> None:
     assert answer.headers["x-extproc-pool"] == "pair"
 
 
+def test_a_mirror_gets_copies_whose_answers_nobody_sees(world: World) -> None:
+    mirror, *arms = world.upstreams
+    mirror.script = answers(500, whole("of the mirror"))
+    before = [len(one.seen) for one in world.upstreams]
+    got = [world.ask(x_test="mirrored", x_extproc_mirror="nobody") for _ in range(5)]
+    assert [answer.json()["choices"][0]["message"]["content"] for answer in got] == ["hello there"] * 5
+    assert wait_until(lambda: len(mirror.seen) == before[0] + 5)
+    mirror.script = chat
+    assert sum(len(one.seen) for one in arms) == sum(before[1:]) + 5
+    original, copy = next(one for one in arms if one.seen).seen[-1], mirror.seen[-1]
+    assert (copy.path, copy.body) == (original.path, original.body)
+    assert dict(copy.headers)["host"] == dict(original.headers)["host"]
+    assert not [name for name, _ in (*copy.headers, *original.headers) if "mirror" in name or "authorization" in name]
+    url = f"http://127.0.0.1:{world.gateway.admin_port}/stats?filter=cluster.patient/c0.upstream_rq_5xx"
+    assert wait_until(lambda: httpx.get(url).text.strip().endswith(": 5"))
+    world.ask(x_extproc_mirror="patient")  # forged: nothing is copied
+    assert len(mirror.seen) == before[0] + 6  # its own pool's, which is the same server
+
+
 def test_weights_are_set_while_all_runs_and_a_new_description_is_the_newer_word(world: World) -> None:
     assert "new  100" in world.run("ab", "set", "split", "old=0", "new=100")
     users = USERS[:30]
@@ -230,7 +255,7 @@ def test_explain_says_what_happens(world: World) -> None:
     told = json.loads(world.run(*arguments, "--prompt", "one more word " * 200))
     assert (told["model"], told["pool"], told["rule"]) == ("patient", "patient", "long")
     assert {step["name"]: step["failed"] for step in told["rules"]} == {
-        "ab": "headers", "guarded": "headers", "tool-users": "tools", "long": "",
+        "ab": "headers", "guarded": "headers", "mirrored": "headers", "tool-users": "tools", "long": "",
     }  # fmt: skip
 
 

@@ -128,6 +128,8 @@ def test_rules_that_are_reached(tmp_path: pathlib.Path, rules: str) -> None:
         (f"{ARMS}, testers: {{teams: [qa]}}", "nothing that they may use"),
         (f"{ARMS}, ramp: [{{at: 2026-12-01T00:00:00, weights: {{a: 1}}}}]", "timezone"),
         (f"{ARMS}, ramp: [{{at: 2026-12-01T00:00:00Z, weights: {{a: 0, b: 0}}}}]", "every weight is 0 from then on"),
+        (f"{ARMS}, mirror: {{pool: gone}}", "there is no pool gone"),
+        (f"{ARMS}, mirror: {{pool: generate}}", "it can't read what is written for pool small"),
         (f"{ARMS}, guardrails: [{{metric: error_rate}}]", "give above or worse_by"),
         (f"{ARMS}, guardrails: [{{metric: p95_latency_ms, worse_by: 0.1}}]", "needs above"),
         (f"{ARMS}, guardrails: [{{metric: error_rate, above: 1}}]", "below 1"),

@@ -5,6 +5,7 @@ import pathlib
 import sys
 import textwrap
 import threading
+import time
 import urllib.request
 from typing import Any
 
@@ -109,10 +110,10 @@ class Gateway:
         """The configuration in `text`, which leaves this gateway's own addresses to variables."""
         return config.parse(text, {}, self.variables)
 
-    def change(self, text: str) -> None:
-        """Give the running Envoy another configuration."""
+    def change(self, text: str, later_s: float = 0.0) -> None:
+        """Give the running Envoy another configuration, now or as if it were so much later."""
         self.text = text
-        write_xds(self.read(text), self.directory / "xds")
+        write_xds(self.read(text), self.directory / "xds", time.time() + later_s)
 
     def wait_ready(self) -> None:
         self.envoy.wait_ready(self._serves, _READY_TIMEOUT_S, threading.Event())

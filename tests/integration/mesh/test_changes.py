@@ -7,19 +7,27 @@ import sys
 import threading
 import time
 from collections import Counter
+from collections.abc import Iterator
 
 import httpx
 import pytest
 
 from extproc.mesh.xds import STAY_S
-from tests.helpers.gateways import Gateway, configuration
+from tests.helpers.gateways import Gateway, configuration, started
 from tests.helpers.processes import wait_until
 from tests.helpers.upstreams import EchoServer
 
 pytestmark = pytest.mark.xdist_group("mesh")
 
 CHANGES = 20
+PATIENCE_S = 30
+"""Clients and upstreams share this process with what generates configurations: a second of silence means nothing."""
 Upstreams = tuple[EchoServer, EchoServer]
+
+
+@pytest.fixture
+def own_gateway(upstreams: Upstreams, tmp_path: pathlib.Path) -> Iterator[Gateway]:
+    yield from started(tmp_path, upstreams, patience_s=PATIENCE_S)
 
 
 class Load:
@@ -40,7 +48,7 @@ class Load:
             thread.join()
 
     def _run(self) -> None:
-        with httpx.Client(timeout=10) as client:
+        with httpx.Client(timeout=2 * PATIENCE_S) as client:
             while not self._stopping.is_set():
                 try:
                     self.statuses[client.post(self._url, json={"a": 1}).status_code] += 1
@@ -54,7 +62,7 @@ def servers(gateway: Gateway, requests: int, **headers: str) -> Counter[str]:
 
 
 def text(upstreams: Upstreams, weights: tuple[int, int], more: str = "") -> str:
-    return configuration(upstreams[0].port, upstreams[1].port, weights=weights, more=more)
+    return configuration(upstreams[0].port, upstreams[1].port, weights=weights, more=more, patience_s=PATIENCE_S)
 
 
 def test_weights_change_under_load_without_an_error(own_gateway: Gateway, upstreams: Upstreams) -> None:

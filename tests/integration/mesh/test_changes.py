@@ -65,6 +65,16 @@ def text(upstreams: Upstreams, weights: tuple[int, int], more: str = "") -> str:
     return configuration(upstreams[0].port, upstreams[1].port, weights=weights, more=more, patience_s=PATIENCE_S)
 
 
+def new_pool(port: int) -> str:
+    return f"""
+        new:
+          dialect: openai
+          model: x
+          clusters: {{b: {{endpoints: ["127.0.0.1:{port}"]}}}}
+          health: {{timeout_s: 5}}
+    """
+
+
 def test_weights_change_under_load_without_an_error(own_gateway: Gateway, upstreams: Upstreams) -> None:
     load = Load(own_gateway)
     for change in range(CHANGES):
@@ -94,14 +104,8 @@ def test_weights_change_through_the_admin_interface_too(own_gateway: Gateway) ->
 
 
 def test_a_pool_comes_and_goes_under_load(own_gateway: Gateway, upstreams: Upstreams) -> None:
-    new = f"""
-        new:
-          dialect: openai
-          model: x
-          clusters: {{b: {{endpoints: ["127.0.0.1:{upstreams[1].port}"]}}}}
-    """
     load = Load(own_gateway)
-    own_gateway.change(text(upstreams, (1, 1), new))
+    own_gateway.change(text(upstreams, (1, 1), new_pool(upstreams[1].port)))
     url = f"http://127.0.0.1:{own_gateway.port}/v1/x"
     assert wait_until(lambda: httpx.post(url, headers={"x-test-pool": "new"}, json={}).status_code == 200)
     updates = "http.gateway.rds.extproc.config_reload"
@@ -121,18 +125,38 @@ def test_a_pool_comes_and_goes_under_load(own_gateway: Gateway, upstreams: Upstr
     assert set(load.statuses) == {200}
 
 
+def test_a_request_is_routed_by_the_table_that_was_there_when_it_came(
+    own_gateway: Gateway, upstreams: Upstreams
+) -> None:
+    """And it is told to the service which that was, so a pool that Envoy learns of meanwhile is of no use to it."""
+    finish = threading.Event()
+
+    def slowly() -> Iterator[bytes]:
+        yield b"{"
+        assert finish.wait(PATIENCE_S)
+        yield b"}"
+
+    url = f"http://127.0.0.1:{own_gateway.port}/v1/x"
+    statuses: list[int] = []
+
+    def ask() -> None:
+        statuses.append(httpx.post(url, headers={"x-test-pool": "new"}, content=slowly(), timeout=60).status_code)
+
+    asking = threading.Thread(target=ask)
+    asking.start()
+    assert wait_until(lambda: own_gateway.stat("http.gateway.downstream_rq_active") == 1)
+    own_gateway.change(text(upstreams, (1, 1), new_pool(upstreams[1].port)))
+    assert wait_until(lambda: httpx.post(url, headers={"x-test-pool": "new"}, json={}).status_code == 200)
+    finish.set()
+    asking.join()
+    assert statuses == [404]
+
+
 def test_no_route_leads_to_servers_that_envoy_has_not_met_yet(own_gateway: Gateway, upstreams: Upstreams) -> None:
     """It keeps a new cluster back until its servers' health was checked once, and this server is slow to say."""
     slow = EchoServer("slow")
     slow.health_delay_s = 1.0
-    new = f"""
-        new:
-          dialect: openai
-          model: x
-          clusters: {{only: {{endpoints: ["127.0.0.1:{slow.port}"]}}}}
-          health: {{timeout_s: 5}}
-    """
-    writing = threading.Thread(target=own_gateway.change, args=(text(upstreams, (1, 1), new),))
+    writing = threading.Thread(target=own_gateway.change, args=(text(upstreams, (1, 1), new_pool(slow.port)),))
     url = f"http://127.0.0.1:{own_gateway.port}/v1/x"
     statuses = []
     writing.start()

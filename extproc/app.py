@@ -28,18 +28,20 @@ from extproc.config.model import GatewayConfig
 from extproc.edge.server import Server, server_of
 from extproc.edge.service import Service, Write
 from extproc.errors import ConfigError, DependencyError
-from extproc.inference.interface import Encoder
-from extproc.inference.opening import RunningEncoder, open_encoder
+from extproc.inference.interface import Encoder, PairVerifier
+from extproc.inference.opening import RunningEncoder, RunningVerifier, open_encoder, open_verifier
 from extproc.journey import Journey, Runtime
 from extproc.policies import pipeline
 from extproc.policies.interface import Services
 from extproc.routing import catalog
 from extproc.routing.load_board import LoadBoard, board_of
 from extproc.stores import limiter
+from extproc.stores.answers import RedisAnswers
 from extproc.stores.key_cache import CachedKeys
 from extproc.stores.keys import KeyHasher, KeyStore
 from extproc.stores.limiter import SharedLimiter
 from extproc.stores.limits import RedisLimits
+from extproc.stores.neighbours import RedisNeighbours
 from extproc.stores.spool import spool_of_process
 from extproc.telemetry import logs
 from extproc.telemetry.metrics import RUN_DIR, Metrics, pin_process
@@ -104,6 +106,30 @@ class Limits:
         await self.limiter.close()
 
 
+class Answers:
+    """Kept answers in one Redis, and what runs beside their store while some cache is on."""
+
+    def __init__(self, config: GatewayConfig, clock: Clock, metrics: Metrics) -> None:
+        self.redis, self._on = config.redis, pipeline.keeps_answers(config.policies)
+        url, secret, evicted = config.redis.url.get_secret_value(), config.keys.secret, metrics.cache.evicted
+        self.store = RedisAnswers(url, config.redis.timeout_s, config.redis.cache_timeout_s, secret, clock, evicted)
+        self.neighbours = RedisNeighbours(self.store)
+        self._secret = secret
+        self._keep = asyncio.get_running_loop().create_task(self.store.keep()) if self._on else None
+
+    def fit(self, config: GatewayConfig) -> bool:
+        """They are what this configuration wants, too."""
+        wanted = (config.redis, config.keys.secret, pipeline.keeps_answers(config.policies))
+        return wanted == (self.redis, self._secret, self._on)
+
+    async def close(self) -> None:
+        if self._keep is not None:
+            self._keep.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._keep
+        await self.store.close()
+
+
 class Encoders:
     """The encoder of the configuration in force, and those before it, which requests on their way may still ask."""
 
@@ -139,7 +165,30 @@ class Encoders:
             await self._current.close()
 
 
-async def _ready_or_closed(encoder: RunningEncoder) -> None:
+class Verifiers:
+    """The pair verifier, from when a configuration first needs it; requests on their way may still ask it."""
+
+    def __init__(self) -> None:
+        self._settings: EncoderSettings | None = None
+        self._opened: list[RunningVerifier] = []
+
+    async def take_up(self, config: GatewayConfig) -> PairVerifier | None:
+        """None when no policy needs it. Raises DependencyError when there can be none."""
+        if not pipeline.needs_verifier(config.policies):
+            return None
+        if self._settings != config.encoder:
+            fresh = open_verifier(config.encoder)
+            await _ready_or_closed(fresh)
+            self._opened.append(fresh)
+            self._settings = config.encoder
+        return self._opened[-1]
+
+    async def close(self) -> None:
+        for opened in self._opened:
+            await opened.close()
+
+
+async def _ready_or_closed(encoder: RunningEncoder | RunningVerifier) -> None:
     try:
         await encoder.ready()
     except DependencyError:
@@ -170,7 +219,9 @@ class Worker:
         self._server: Server
         self._keys: Keys
         self._limits: Limits
+        self._answers: Answers
         self._encoders = Encoders(self._clock, self._metrics)
+        self._verifiers = Verifiers()
         self._reloading = asyncio.Lock()
         self._catalog: catalog.Catalog | None = None
         self._runtime: Runtime
@@ -186,7 +237,8 @@ class Worker:
         self._audit = trail_of(config.audit, self._metrics)
         self._keys = Keys(config, self._clock)
         self._limits = Limits(config, self._clock, self._metrics)
-        self._runtime = self._build(config, await self._encoders.take_up(config))
+        self._answers = Answers(config, self._clock, self._metrics)
+        self._runtime = self._build(config, await self._encoders.take_up(config), await self._verifiers.take_up(config))
         looking = asyncio.get_running_loop().create_task(self._loads.keep_looking())
         await self._server.start(config.service.addresses[self._index % len(config.service.addresses)])
         stop = asyncio.Event()
@@ -203,13 +255,15 @@ class Worker:
         await self._tasks.finish(pipeline.CLOSE_DEADLINE_S)
         await self._keys.close()
         await self._limits.close()
+        await self._answers.close()
         await self._encoders.close()
+        await self._verifiers.close()
         await asyncio.to_thread(self._audit.close, pipeline.CLOSE_DEADLINE_S)
 
     def _open(self, write: Write) -> Journey:
         return Journey(self._runtime, write)
 
-    def _build(self, config: GatewayConfig, encoder: Encoder | None) -> Runtime:
+    def _build(self, config: GatewayConfig, encoder: Encoder | None, verifier: PairVerifier | None) -> Runtime:
         self._catalog = catalog.build(config, self._catalog)
         services = Services(
             catalog=self._catalog,
@@ -219,7 +273,11 @@ class Worker:
             limiter=self._limits.limiter,
             pressure=self._loads,
             config_version=config.version,
+            answers=self._answers.store,
+            neighbours=self._answers.neighbours,
+            answers_version=pipeline.answers_version(config.policies),
             encoder=encoder,
+            verifier=verifier,
             audit=self._audit,
             clock=self._clock,
         )
@@ -232,24 +290,28 @@ class Worker:
             try:
                 config = gateway_file.load(self._path)
                 await asyncio.to_thread(pipeline.prepare, config.policies)
+                verifier = await self._verifiers.take_up(config)
                 encoder = await self._encoders.take_up(config)
             except ConfigError as error:
                 self._refused([str(problem) for problem in error.problems])
             except DependencyError as error:
                 self._refused([str(error)])
             else:
-                self._take_up(config, encoder)
+                self._take_up(config, encoder, verifier)
 
     def _refused(self, problems: list[str]) -> None:
         self._metrics.reloaded("refused")
         _log.error("new configuration refused", extra={"problems": problems})
 
-    def _take_up(self, config: GatewayConfig, encoder: Encoder | None) -> None:
+    def _take_up(self, config: GatewayConfig, encoder: Encoder | None, verifier: PairVerifier | None) -> None:
         old_keys, self._keys = self._keys, Keys(config, self._clock)
         if config.redis != self._limits.redis:
             self._tasks.spawn(self._retire_limits(self._limits))
             self._limits = Limits(config, self._clock, self._metrics)
-        self._runtime = self._build(config, encoder)
+        if not self._answers.fit(config):
+            self._tasks.spawn(self._retire_answers(self._answers, config.gateway.request_timeout_s))
+            self._answers = Answers(config, self._clock, self._metrics)
+        self._runtime = self._build(config, encoder, verifier)
         self._tasks.spawn(self._retire(old_keys, config.redis.timeout_s))
         self._metrics.reloaded("taken")
         _log.info("configuration in force", extra={"version": config.version})
@@ -257,6 +319,10 @@ class Worker:
     async def _retire(self, keys: Keys, timeout_s: float) -> None:
         await asyncio.sleep(2 * timeout_s)  # exchanges that began before are identified by then
         await keys.close()
+
+    async def _retire_answers(self, answers: Answers, after_s: float) -> None:
+        await asyncio.sleep(after_s)  # what is fetched for longer is kept all the same, and led by another meanwhile
+        await answers.close()
 
     async def _retire_limits(self, limits: Limits) -> None:
         while not limits.limiter.idle:  # noqa: ASYNC110 (exchanges are settled where they were reserved)

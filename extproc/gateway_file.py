@@ -12,13 +12,15 @@ from extproc.config.model import GatewayConfig
 from extproc.config.policy import PolicyMode
 from extproc.config.pools import DialectName
 from extproc.policies import pipeline
+from extproc.policies.cache import Cache
 from extproc.policies.limit_settings import Settings as LimitSettings
 from extproc.policies.scan_texts import ScanTexts
+from extproc.policies.semantic_cache import SemanticCache
 
 
 def load(path: Path, env: Mapping[str, str] | None = None) -> GatewayConfig:
     """The configuration, everything checked that can be without a network. Raises ConfigError."""
-    return config.load(path, pipeline.SETTINGS, env, checks=(_tokenizers, _budgets, _encoder))
+    return config.load(path, pipeline.SETTINGS, env, checks=(_tokenizers, _budgets, _encoder, _semantic_cache))
 
 
 def _budgets(checked: GatewayConfig) -> Iterator[tuple[Key, str]]:
@@ -62,3 +64,21 @@ def _encoder(checked: GatewayConfig) -> Iterator[tuple[Key, str]]:
     for name in ("tokenizer.json",) if encoder.backend is EncoderBackend.TRITON else ("tokenizer.json", "model.onnx"):
         if not (folder / name).is_file():
             yield ("encoder", "model_dir"), f"there is no file {folder / name}; `extproc models build` makes it"
+
+
+def _semantic_cache(checked: GatewayConfig) -> Iterator[tuple[Key, str]]:
+    """What finds answers has some that are kept, and its verifier."""
+    own = checked.policies.get(SemanticCache.name)
+    if own is None or own.mode is PolicyMode.OFF:
+        return
+    cache = checked.policies.get(Cache.name)
+    if cache is None or cache.mode is PolicyMode.OFF:
+        yield ("policies", SemanticCache.name, "mode"), "it finds what `policies.cache` keeps, and that is off"
+    if not own.uses_verifier:
+        return
+    from extproc.inference.verifier import files
+
+    folder = checked.encoder.verifier_dir or files.default_folder()
+    for name in (files.MODEL, files.TOKENIZER):
+        if not (folder / name).is_file():
+            yield ("encoder", "verifier_dir"), f"there is no file {folder / name}; `extproc models build` makes it"

@@ -20,6 +20,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from extproc.dialects import feedback
 from extproc.dialects.answer import AnswerEvent, Done, Failed
 from extproc.dialects.interface import (
     AnswerDecoder,
@@ -29,6 +30,7 @@ from extproc.dialects.interface import (
     InvalidRequest,
     RequestHead,
     Route,
+    TokenTotals,
 )
 from extproc.dialects.registry import error_body, resolve
 from extproc.exchange.machine import Exchange
@@ -173,6 +175,9 @@ class Journey:
     async def _on_request(self, began_s: float) -> None:
         ctx = self._context()
         ctx.body = self._exchange.request_body()
+        if ctx.route.takes_feedback:
+            await self._take_feedback(ctx)
+            return
         try:
             refusal = self._understand(ctx)
         except InvalidRequest as error:
@@ -192,6 +197,18 @@ class Journey:
             await self._refuse(request_too_large(limit_bytes))
         else:
             await self._send(effect)
+
+    async def _take_feedback(self, ctx: RequestContext) -> None:
+        try:
+            said = feedback.parse(ctx.body)
+        except InvalidRequest as error:
+            await self._refuse(error.rejection)
+            return
+        verdict = await self._pipeline.on_feedback(ctx, said)
+        if isinstance(verdict, policy.Reject):
+            await self._refuse(verdict.rejection)
+        else:
+            await self._respond(200, (_JSON,), feedback.taken(said), Termination.COMPLETED)
 
     def _understand(self, ctx: RequestContext) -> Rejection | None:
         """Parse the body and find the model it asks for. Raises InvalidRequest."""
@@ -226,8 +243,7 @@ class Journey:
             await self._pass_through(event.last)
             return
         self._decoder = pool.dialect.decoder(ctx.request, status, event.headers.get("content-type", ""))
-        identity = AnswerIdentity(ctx.request_id, int(ctx.arrived_wall_s), ctx.model.name)
-        self._encoder = self._api().encoder(ctx.request, identity, ctx.progress.totals)
+        self._encoder = self._api().encoder(ctx.request, self._identity(ctx), ctx.progress.totals)
         if event.last:
             await self._on_response_data(b"", True)
 
@@ -314,6 +330,23 @@ class Journey:
             await self._refuse(verdict.rejection)
         elif isinstance(verdict, policy.Respond):
             await self._respond(verdict.status, verdict.headers, verdict.body, Termination.COMPLETED)
+        elif isinstance(verdict, policy.Answer):
+            await self._replay(verdict)
+
+    async def _replay(self, answer: policy.Answer) -> None:
+        """A known answer, as the client would have got it from a model: with an id of its own, made now."""
+        ctx = self._context()
+        encoder = self._api().encoder(ctx.request, self._identity(ctx), answer.totals)
+        ctx.progress.totals = answer.totals if ctx.charged_as_used else TokenTotals()
+        body = encoder.encode(answer.events)
+        self._note_bytes(ctx)
+        headers = [("age", str(int(answer.age_s))), *answer.headers]
+        if encoder.content_type is not None:
+            headers.append(("content-type", encoder.content_type))
+        await self._respond(200, headers, body, Termination.COMPLETED)
+
+    def _identity(self, ctx: RequestContext) -> AnswerIdentity:
+        return AnswerIdentity(ctx.request_id, int(ctx.arrived_wall_s), ctx.model.name)
 
     async def _break_off(self, events: Sequence[AnswerEvent], rejection: Rejection, termination: Termination) -> None:
         """The answer can't go on: an error status while that is possible, an error at the stream's end otherwise."""
@@ -358,6 +391,8 @@ class Journey:
             headers.append(("x-extproc-model", ctx.model_name))
         if ctx.pool is not None:
             headers.append(("x-extproc-pool", ctx.pool.name))
+        if ctx.caching is not None and ctx.caching.visible:
+            headers.append(("x-extproc-cache", ctx.caching.result))
         if ctx.degraded:
             headers.append(("x-extproc-degraded", ",".join(sorted(ctx.degraded))))
         return headers

@@ -11,7 +11,7 @@ from typing import Any
 
 from msgspec import Struct
 
-DIMENSIONS = ("principal", "team", "tier", "model", "operation", "pool", "day", "termination")
+DIMENSIONS = ("principal", "team", "tier", "model", "operation", "pool", "day", "termination", "cache")
 """What usage can be summed up by. `day` is in UTC, and the day on which a request arrived."""
 
 
@@ -22,6 +22,7 @@ class Usage(Struct):
     prompt_tokens: int = 0
     cached_tokens: int = 0
     completion_tokens: int = 0
+    saved_tokens: int = 0
     cost_nano: dict[str, int] = {}
 
     def add(self, record: Mapping[str, Any]) -> None:
@@ -30,6 +31,7 @@ class Usage(Struct):
         self.prompt_tokens += _count(record, "prompt_tokens")
         self.cached_tokens += _count(record, "cached_tokens")
         self.completion_tokens += _count(record, "completion_tokens")
+        self.saved_tokens += _count(record, "saved_tokens")
         currency = record.get("currency")
         if currency:
             self.cost_nano[currency] = self.cost_nano.get(currency, 0) + _count(record, "price_nano")

@@ -12,19 +12,24 @@ if TYPE_CHECKING:
 def add_commands(commands: "Commands") -> None:
     models = commands.add_parser("models", help="the models that the gateway itself needs")
     actions = models.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    build = actions.add_parser("build", help="build the encoder's ONNX graph; nothing to do the second time")
+    build = actions.add_parser(
+        "build", help="build the ONNX graphs of encoder and verifier; nothing to do the second time"
+    )
     build.set_defaults(run=_build)
 
 
 def _build(arguments: argparse.Namespace) -> int:
     from extproc.cli.progress import shown
     from extproc.inference import minilm
+    from extproc.inference.verifier import files as verifier
     from extproc.stack.artifact import ArtifactError
 
     try:
         with shown() as progress:
             result = minilm.build(minilm.default_folder(), progress=progress)
+            verified = verifier.build(verifier.default_folder(), progress=progress)
     except ArtifactError as error:
         raise CommandFailed(str(error)) from error
     print(f"{result.model}: {result.outcome.value}")
+    print(f"{verifier.default_folder() / verifier.MODEL}: {verified.value}")
     return 0

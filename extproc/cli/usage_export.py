@@ -18,6 +18,7 @@ _TYPES = {
     "duration_ms": "REAL",
     "ttft_ms": "REAL",
     "status": "INTEGER",
+    "saved_tokens": "INTEGER",
 }
 
 
@@ -34,6 +35,9 @@ class Export:
         try:
             self._database = sqlite3.connect(self._path)
             self._database.execute(f"CREATE TABLE IF NOT EXISTS usage (id TEXT PRIMARY KEY, {columns}) WITHOUT ROWID")
+            known = {row[1] for row in self._database.execute("PRAGMA table_info(usage)")}
+            for name in [name for name in FIELDS if name not in known]:  # a file of an older version
+                self._database.execute(f"ALTER TABLE usage ADD COLUMN {name} {_TYPES.get(name, 'TEXT')}")
         except sqlite3.Error as error:
             raise CommandFailed(f"{self._path}: {error}") from None
         return self

@@ -9,7 +9,7 @@ from typing import Any, TextIO
 from extproc.money import decimal_from_nano
 from extproc.usage_summary import Summary, Usage
 
-_COUNTS = ("requests", "prompt_tokens", "cached_tokens", "completion_tokens")
+_COUNTS = ("requests", "prompt_tokens", "cached_tokens", "completion_tokens", "saved_tokens")
 _LEAST_DECIMALS = 2
 
 

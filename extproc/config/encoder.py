@@ -60,6 +60,10 @@ class Encoder(Section):
     """The directory with `model.onnx` (for `local`) and `tokenizer.json`; without one, what `extproc models build`
     made."""
 
+    verifier_dir: Annotated[pathlib.Path, pydantic.AfterValidator(_beside_config)] | None = None
+    """The directory with the pair verifier of the semantic cache (`verifier.onnx`, `tokenizer.json`), which runs in
+    each worker whatever the backend is; without one, what `extproc models build` made."""
+
     device: EncoderDevice = EncoderDevice.AUTO
     """For `local`. `auto`: CUDA where it works, else the CPU, with a warning where it was installed and did not work;
     `cuda`: CUDA or no start; `cpu`: the CPU even where there is CUDA."""

@@ -155,6 +155,9 @@ class Redis(Section):
     timeout_s: Seconds = 0.25
     """A command unanswered for so long has failed."""
 
+    cache_timeout_s: Seconds = 0.25
+    """A lookup in a cache unanswered for so long found nothing: the request goes on without."""
+
 
 class StaticKey(Section):
     """An API key that works without Redis."""

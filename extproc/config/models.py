@@ -140,3 +140,6 @@ class Model(Section):
 
     price: ModelPrice | None = None
     """What it costs; without one its requests cost nothing."""
+
+    revision: Annotated[str, pydantic.StringConstraints(pattern=r"^\S{0,64}$")] = ""
+    """Change it when the same names serve another model (new weights, say): answers cached before are forgotten."""

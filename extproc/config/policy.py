@@ -40,3 +40,19 @@ class PolicySettings(Section):
         """With these settings the policy asks the encoder. Overridden by those that do: the model is loaded only for
         them."""
         return False
+
+    @property
+    def uses_verifier(self) -> bool:
+        """With these settings the policy asks the pair verifier, which is loaded only for it."""
+        return False
+
+    @property
+    def shapes_answers(self) -> bool:
+        """Other settings could give another answer to the same request, so that one kept from before a change is not
+        served after it. Overridden by those whose settings can't."""
+        return True
+
+    @property
+    def keeps_answers(self) -> bool:
+        """The policy asks the store of answers. Overridden by the caches."""
+        return False

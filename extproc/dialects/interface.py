@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from enum import Enum, StrEnum
-from typing import Protocol
+from typing import Any, Protocol
 
 from msgspec import Struct
 
@@ -85,6 +85,10 @@ class InferenceRequest(Protocol):
 
     def replace_texts(self, changed: Sequence[TextSegment]) -> None:
         """Put changed texts back where they came from."""
+
+    def essence(self) -> dict[str, Any] | None:
+        """All of it that can change its answer, in OpenAI's names (a chat has its `messages`), equal for requests that
+        ask for the same, whatever the API. None: nobody can tell, or its answer can't be told by `AnswerEvent`s."""
 
 
 class UpstreamModel(Struct, frozen=True):
@@ -176,11 +180,13 @@ class PoolDialect(Protocol):
 
 
 class Route(Struct, frozen=True):
-    """What a method and path mean: a client API, what the gateway knows of its models or of itself, or nothing."""
+    """What a method and path mean: a client API, what the gateway knows of its models or of itself, what a
+    user says of an answer, or nothing."""
 
     api: ClientApi | None = None
     lists_models: bool = False
     describes_server: bool = False
+    takes_feedback: bool = False
     model_id: str | None = None
     rejection: Rejection | None = None
 

@@ -105,6 +105,9 @@ class InferRequest:
         for position in {int(segment.locator[0]) for segment in changed}:
             self._write(position, self._elements[position])
 
+    def essence(self) -> None:
+        """Its answer is not read."""
+
     def body(self) -> tuple[bytes, int | None]:
         """The whole body, and the length of its JSON if binary tensors follow it."""
         header = encode_json(self._fields)

@@ -66,6 +66,9 @@ class ModelQuery(msgspec.Struct):
     def replace_texts(self, changed: Sequence[TextSegment]) -> None:
         assert not changed, "there are no texts"
 
+    def essence(self) -> None:
+        """Its answer is not read."""
+
 
 def parse_path(path: str) -> ModelQuery | None:
     """None: it is another path."""

@@ -12,6 +12,7 @@ from typing import Any
 
 import msgspec
 
+from extproc.dialects import openai_essence
 from extproc.dialects import openai_schema as schema
 from extproc.dialects.interface import Notation, TextSegment, Unread
 from extproc.dialects.openai_validation import check, refuse
@@ -39,6 +40,9 @@ class OpenAiRequest(ABC):
 
     def texts(self) -> Sequence[TextSegment]:
         return list(self._segments())
+
+    def essence(self) -> dict[str, Any] | None:
+        return openai_essence.essence(self.fields)
 
     @abstractmethod
     def _segments(self) -> Iterator[TextSegment]: ...
@@ -192,6 +196,16 @@ class EmbeddingsRequest(OpenAiRequest):
         _check_inputs("input", fields["input"], empty_text=False)
         self.stream = False
         self.output_limit_tokens = 0
+
+    @property
+    def inputs(self) -> list[Any]:
+        """Each a string or a list of token ids."""
+        return inputs_of(self.fields["input"])
+
+    def keep_inputs(self, positions: Sequence[int]) -> None:
+        """Ask for these alone, in this order."""
+        inputs = self.inputs
+        self.fields["input"] = [inputs[position] for position in positions]
 
     def unread(self) -> frozenset[Unread]:
         return _token_ids(self.fields["input"])

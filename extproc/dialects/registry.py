@@ -30,6 +30,7 @@ _DIALECTS: dict[str, PoolDialect] = {
 }
 _MODELS = "/v1/models"
 _SERVER = "/v2"
+_FEEDBACK = "/v1/feedback"
 
 
 def resolve(head: RequestHead) -> Route:
@@ -42,6 +43,8 @@ def resolve(head: RequestHead) -> Route:
         return Route(api=kserve_queries.QUERY, rejection=_unless(head, path, "GET"))
     if api is not None:
         return Route(api=api, rejection=_unless(head, path, "POST"))
+    if path == _FEEDBACK:
+        return Route(takes_feedback=True, rejection=_unless(head, path, "POST"))
     if path == _SERVER:
         return Route(describes_server=True, rejection=_unless(head, path, "GET"))
     if path == _MODELS:

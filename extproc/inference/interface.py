@@ -37,3 +37,11 @@ class Encoder(Protocol):
         Raises DependencyError (`encoder`): too slow, overloaded, unavailable. A deadline that can't be met fails at
         once rather than at its end. Cancelling drops what has not begun.
         """
+
+
+class PairVerifier(Protocol):
+    """Judges whether two questions ask for the same."""
+
+    async def same(self, one: str, other: str, deadline_s: float) -> float:
+        """The probability, 0..1, that an answer to one answers the other; symmetric. 0 for texts too long to be read
+        together. Raises DependencyError: too slow, overloaded, unavailable."""

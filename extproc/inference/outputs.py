@@ -20,7 +20,7 @@ Array = NDArray[Any]
 
 
 class Output(enum.StrEnum):
-    """The outputs that are asked for where a graph has them; never `last_hidden_state`, which is large.
+    """The outputs that are asked for where a graph has them.
 
     `embedding` float32 [batch, 384]; `injection` and `complexity` [batch], logits; `entity_logits` [batch, tokens,
     labels].

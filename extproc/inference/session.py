@@ -25,7 +25,7 @@ class Session:
     """One loaded graph. Raises EncoderError (`unavailable`) when it can't be loaded on the device asked for."""
 
     def __init__(self, model: Path, device: EncoderDevice, threads: int) -> None:
-        self._session = _open(model, device, threads)
+        self._session = open_session(model, device, threads)
         there = {output.name for output in self._session.get_outputs()}
         self._outputs = [output for output in Output if output in there]
         if Output.EMBEDDING not in there:
@@ -48,7 +48,8 @@ class Session:
         return dict(zip(self._outputs, self._session.run(self._outputs, padded(batch)), strict=True))
 
 
-def _open(model: Path, device: EncoderDevice, threads: int) -> Any:
+def open_session(model: Path, device: EncoderDevice, threads: int) -> Any:
+    """Raises EncoderError (`unavailable`) when it can't be loaded on the device asked for."""
     import onnxruntime  # 0.2 s, and only a worker that has an encoder needs it
 
     offered = onnxruntime.get_available_providers()

@@ -33,7 +33,11 @@ SERVICE_FIELDS = (
     "cached_tokens",
     "ttft_ms",
     "termination",
+    "cache",
     "redacted",
+    "guard_score",
+    "guard_over",
+    "guard_families",
 )
 """Keys of the dynamic metadata namespace that the service fills in; null in the log where it has not."""
 

@@ -41,6 +41,7 @@ class Account:
         event = self._known(ctx) | facts_known_at_forward(ctx) | facts_known_at_end(ctx, termination)
         event |= price_facts(ctx, termination)
         event["upstream_usage"] = progress.upstream_usage
+        event["saved_tokens"] = 0 if ctx.caching is None else ctx.caching.saved_tokens
         event["status"] = progress.status
         event["duration_ms"] = round(duration_s * 1e3, 3)
         held = ctx.held
@@ -74,8 +75,10 @@ def is_charged(ctx: RequestContext, termination: Termination) -> bool:
     """Whether the exchange costs what it used.
 
     What the model had to work on does, though the client left early; what was refused before it, or failed without a
-    word of an answer, does not.
+    word of an answer, does not. What a cache answered does if limits say so.
     """
+    if ctx.caching is not None and ctx.caching.answered:
+        return ctx.charged_as_used and termination is Termination.COMPLETED
     if ctx.progress.totals.completion_tokens > 0:
         return True
     return ctx.admitted and termination in (Termination.COMPLETED, Termination.CANCELLED)
@@ -102,8 +105,22 @@ def facts_known_at_end(ctx: RequestContext, termination: Termination) -> Facts:
         "overhead_ms": round(progress.overhead_s * 1e3, 3),
         "termination": termination.upper(),
         "reason": ctx.reason,
+        "cache": "" if ctx.caching is None else ctx.caching.result,
         "redacted": 0 if ctx.redaction is None else ctx.redaction.changed,
+        **_guard_facts(ctx),
     }
     if progress.first_bytes_s is not None:
         facts["ttft_ms"] = round((progress.first_bytes_s - ctx.arrived_s) * 1e3, 3)
+    return facts
+
+
+def _guard_facts(ctx: RequestContext) -> Facts:
+    """Empty where the guard did not look, or is off."""
+    found = ctx.guard
+    if found is None:
+        return {}
+    facts: Facts = {"guard_score": round(found.score, 4), "guard_over": found.over or ""}
+    facts["guard_families"] = ",".join(found.families)
+    if found.coverage is not None:
+        facts |= {"guard_windows": found.coverage.done, "guard_windows_total": found.coverage.total}
     return facts

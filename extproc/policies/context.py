@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct, field
 
 from extproc.dialects.interface import InferenceRequest, RequestHead, Route, TokenTotals
+from extproc.policies.cache_exchange import Caching
+from extproc.policies.guard_result import GuardResult
 from extproc.policies.limit_hold import Hold
 from extproc.policies.redact_exchange import Redaction
 from extproc.policies.scan import Scan
+from extproc.policies.semantic_exchange import Asked
 from extproc.principal import ANONYMOUS, Principal
 from extproc.routing.catalog import Model, Pool
+
+if TYPE_CHECKING:
+    from extproc.policies.filter_content import Filtering
 
 
 class Progress(Struct):
@@ -48,7 +54,12 @@ class RequestContext:
     pool: Pool | None = None  # route
     prompt_tokens: int | None = None  # count_tokens
     default_output_tokens: int = 0  # count_tokens
+    filtering: Filtering | None = None  # content_filter: what it did, and its answer in the making
+    guard: GuardResult | None = None  # guard: how much the request looks like an attack
     admitted: bool = False  # account: no request policy before it has refused the request, so it goes to the model
+    caching: Caching | None = None  # cache: what the caches do for it; None: it is nothing for a cache
+    charged_as_used: bool = False  # limit: a known answer costs what it would have cost from a model
+    asked: Asked | None = None  # semantic_cache: its question, where answers can be found by it
     governed: bool = False  # limit: its caller is known, so that its attempt counts
     held: Hold | None = None  # limit: what it reserved
     redaction: Redaction | None = None  # redact: its placeholders and its counts
@@ -62,6 +73,7 @@ class RequestContext:
             arrived_wall_s=arrived_wall_s,
             progress=Progress(),
             degraded=set(),
+            not_for_others=set(),
             response_headers=[],
         )
 
@@ -71,6 +83,7 @@ class RequestContext:
     arrived_wall_s: float
     progress: Progress
     degraded: set[str]  # names of the policies that had to do without a dependency; sent as x-extproc-degraded
+    not_for_others: set[str]  # names of the policies that forbid to keep the answer: it has in it what is one client's
     response_headers: list[tuple[str, str]]
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -80,9 +93,11 @@ class RequestContext:
 
     @property
     def operation(self) -> str:
-        """What is asked for, for labels: an operation, `models`, or `none` where the path is not ours."""
+        """What is asked for, for labels: an operation, `models`, `feedback`, or `none` where the path is not ours."""
         if self.route.api is not None:
             return self.route.api.operation
+        if self.route.takes_feedback:
+            return "feedback"
         return "models" if self.route.answered_here else "none"
 
     @property

@@ -37,7 +37,7 @@ class CountTokens:
 
     async def on_request(self, ctx: RequestContext) -> Verdict:
         model = ctx.model
-        cap = model.output_cap_tokens
+        cap = 0 if ctx.request.output_limit_tokens == 0 else model.output_cap_tokens  # some generate nothing
         if model.tokenizer is None:
             ctx.default_output_tokens = cap
             return CONTINUE

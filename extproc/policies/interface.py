@@ -14,10 +14,13 @@ from typing import Any, ClassVar, Protocol
 from msgspec import Struct
 
 from extproc.audit.record import AuditTrail, NoTrail
+from extproc.caching import AnswerStore, SemanticIndex
 from extproc.clock import Clock
 from extproc.config.policy import PolicySettings
 from extproc.dialects.answer import AnswerEvent
-from extproc.inference.interface import Encoder
+from extproc.dialects.feedback import Feedback
+from extproc.dialects.interface import TokenTotals
+from extproc.inference.interface import Encoder, PairVerifier
 from extproc.limits import Limiter
 from extproc.policies.context import RequestContext
 from extproc.principal import Principal
@@ -39,13 +42,26 @@ class Respond(Struct, frozen=True):
     headers: tuple[tuple[str, str], ...] = ()
 
 
+class Answer(Struct, frozen=True):
+    """The model's answer is known without asking it: replay it in the client's own format, streamed or whole as asked.
+
+    `events` end with `Done` and carry no upstream's bytes (`raw`). `totals` are the answer's own tokens, for the usage
+    that the client sees. `headers` go with it; `x-extproc-cache` and `age` come from the facts, not from here.
+    """
+
+    events: Sequence[AnswerEvent]
+    totals: TokenTotals
+    age_s: float = 0.0
+    headers: tuple[tuple[str, str], ...] = ()
+
+
 class Reject(Struct, frozen=True):
     """The request is refused."""
 
     rejection: Rejection
 
 
-Verdict = Continue | Respond | Reject
+Verdict = Continue | Respond | Answer | Reject
 CONTINUE = Continue()
 
 
@@ -80,11 +96,23 @@ class RequestPolicy(Policy, Protocol):
     async def on_request(self, ctx: RequestContext) -> Verdict: ...
 
 
+class KnownAnswerPolicy(Policy, Protocol):
+    """Has a say when another policy knows the answer (`Answer`) and the rest of the request's journey is skipped."""
+
+    async def on_known_answer(self, ctx: RequestContext, answer: Answer) -> Continue | Reject: ...
+
+
 class ReplyPolicy(Policy, Protocol):
     """Has a last word before the gateway answers by itself: a refusal, or an answer that needs no model. It can add
     headers; the answer stands."""
 
     async def on_reply(self, ctx: RequestContext) -> None: ...
+
+
+class FeedbackPolicy(Policy, Protocol):
+    """Learns what a user thought of an answer."""
+
+    async def on_feedback(self, ctx: RequestContext, feedback: Feedback) -> None: ...
 
 
 class AnswerPolicy(Policy, Protocol):
@@ -132,7 +160,9 @@ class UsageRecorder(Protocol):
 class Services:
     """What policies may ask for. Another dependency is one more field here, filled in `app`.
 
-    `encoder` is None unless a policy that is on says `uses_encoder`.
+    `encoder` is None unless a policy that is on says `uses_encoder`, `verifier` unless one says `uses_verifier`.
+    `answers` is where the caches keep answers, `neighbours` where they find them by their questions, and
+    `answers_version` stands for all settings of policies that can change an answer.
     """
 
     catalog: Catalog
@@ -141,7 +171,11 @@ class Services:
     usage: UsageRecorder
     limiter: Limiter
     config_version: str
+    answers: AnswerStore
+    neighbours: SemanticIndex
+    answers_version: str = ""
     audit: AuditTrail = field(default_factory=NoTrail)
     encoder: Encoder | None = None
+    verifier: PairVerifier | None = None
     clock: Clock = field(default_factory=Clock)
     pressure: Pressure = field(default_factory=Calm)

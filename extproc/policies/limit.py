@@ -19,12 +19,12 @@ from extproc.limits import PERCENT, Admission, Charge, Limit, Measure, State
 from extproc.operation import Operation
 from extproc.policies.account import is_charged
 from extproc.policies.context import RequestContext
-from extproc.policies.interface import CONTINUE, Reject, Services, Termination, Verdict
+from extproc.policies.interface import CONTINUE, Answer, Continue, Reject, Services, Termination, Verdict
 from extproc.policies.limit_answers import TOLD, headers, impossible, is_soft, refusal
 from extproc.policies.limit_expected import ExpectedOutput
 from extproc.policies.limit_hold import Hold
 from extproc.policies.limit_rules import Applied, Rules, Size, charges, fitting_output
-from extproc.policies.limit_settings import Midstream, Settings
+from extproc.policies.limit_settings import KnownAnswers, Midstream, Settings
 
 CUT = "limit_reached"
 """The reason of an answer that was ended because its limit was spent."""
@@ -92,6 +92,32 @@ class LimitRequests:
         held.admitted = admission.admitted
         return self._decide(ctx, taken, admission)
 
+    async def on_known_answer(self, ctx: RequestContext, answer: Answer) -> Continue | Reject:
+        """From a cache: the model has no work with it, so by default it is a request and no tokens."""
+        cost = self._settings.known_answers
+        applied: Sequence[Applied] = ()
+        if cost is not KnownAnswers.NOTHING:
+            applied = self._rules.applied(ctx.principal, ctx.model.name, self._percent(ctx))
+        if cost is KnownAnswers.REQUEST:
+            applied = _requests(applied)
+        ctx.charged_as_used = cost is KnownAnswers.AS_USED
+        ctx.held = held = Hold(admitted=False)
+        if not applied:
+            return CONTINUE
+        totals, price = answer.totals, ctx.model.config.price
+        size = Size(
+            totals.prompt_tokens, totals.completion_tokens, totals.cached_tokens, price.exact if price else None
+        )
+        taken = charges(applied, size)
+        lost = self._settings.redis_lost
+        if ctx.charged_as_used:
+            held.applied, held.size = applied, size
+            admission = await self._limiter.reserve(ctx.request_id, taken, self._settings.reservation_ttl_s, lost)
+            held.admitted = admission.admitted
+        else:  # what is never given back needs no reservation
+            admission = await self._limiter.attempt(taken, lost)
+        return self._decide(ctx, taken, admission)
+
     async def on_reply(self, ctx: RequestContext) -> None:
         """A request that is answered before it came to the reservation was an attempt all the same."""
         if ctx.governed and ctx.held is None:
@@ -154,7 +180,7 @@ class LimitRequests:
         self._remember(taken, admission)
         self._tell(ctx, [(charge.limit, state) for charge, state in zip(taken, admission.states, strict=True)])
 
-    def _decide(self, ctx: RequestContext, taken: Sequence[Charge], admission: Admission) -> Verdict:
+    def _decide(self, ctx: RequestContext, taken: Sequence[Charge], admission: Admission) -> Continue | Reject:
         if admission.shared:
             ctx.degraded.add(self.name)
         self._remember(taken, admission)

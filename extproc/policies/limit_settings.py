@@ -75,6 +75,14 @@ class Midstream(enum.StrEnum):
     ALLOW = "allow"
 
 
+class KnownAnswers(enum.StrEnum):
+    """What an answer from a cache costs: nothing, a request, or all that it would have cost from a model."""
+
+    NOTHING = "nothing"
+    REQUEST = "request"
+    AS_USED = "as_used"
+
+
 class KeyLimits(Section):
     """What one API key may use; null is no limit."""
 
@@ -259,3 +267,11 @@ class Settings(PolicySettings):
 
     redis_lost: Lost = Lost.SHARE
     """While Redis is lost: `share` lets each worker use its part of every limit, `closed` refuses with 503."""
+
+    known_answers: KnownAnswers = KnownAnswers.REQUEST
+    """What an answer from a cache costs: a `request` and no tokens, `nothing`, or all that it would have cost from a
+    model (`as_used`)."""
+
+    @property
+    def shapes_answers(self) -> bool:
+        return False

@@ -1,28 +1,38 @@
 """THE journey: which policies run, in which order, and the one runner that gives each its mode, deadline, failure
-mode and metrics. A new policy is one line in one (or more) of the five lists below.
+mode and metrics. A new policy is one line in one (or more) of the six lists below.
 """
 
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import logging
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from pydantic import SecretStr
+
 from extproc.config.policy import FailureMode, PolicyMode, PolicySettings
 from extproc.dialects.answer import AnswerEvent
+from extproc.dialects.feedback import Feedback
 from extproc.errors import DependencyError
 from extproc.policies.account import Account
+from extproc.policies.cache import Cache
 from extproc.policies.context import RequestContext
 from extproc.policies.count_tokens import CountTokens
+from extproc.policies.filter_content import FilterContent
+from extproc.policies.guard import Guard
 from extproc.policies.identify import Identify
 from extproc.policies.interface import (
     CONTINUE,
+    Answer,
     AnswerPolicy,
     ClosePolicy,
     Continue,
+    FeedbackPolicy,
     HeadPolicy,
+    KnownAnswerPolicy,
     Policy,
     Reject,
     ReplyPolicy,
@@ -37,6 +47,7 @@ from extproc.policies.redact import Redact
 from extproc.policies.require_audit import RequireAudit
 from extproc.policies.route import Route
 from extproc.policies.scan_texts import ScanTexts
+from extproc.policies.semantic_cache import SemanticCache
 from extproc.policies.validate import Validate
 from extproc.rejection import overloaded
 
@@ -51,20 +62,28 @@ ON_HEAD: tuple[type[HeadPolicy], ...] = (
 ON_REQUEST: tuple[type[RequestPolicy], ...] = (
     RequireAudit,
     Validate,
-    ScanTexts,
     Route,
     CountTokens,
+    Cache,
+    ScanTexts,
+    Guard,
+    FilterContent,
     Redact,
+    SemanticCache,
     LimitRequests,
     Account,
 )
+# On an answer that is known without a model, in place of what is left of the list above.
+ON_KNOWN_ANSWER: tuple[type[KnownAnswerPolicy], ...] = (LimitRequests,)
 # Before an answer of the gateway's own: a refusal counts as an attempt, and is told what is left.
 ON_REPLY: tuple[type[ReplyPolicy], ...] = (LimitRequests,)
-# On every piece of the answer. `limit` may end it; then `redact` lets go what it holds; and what goes is counted.
+# On every piece of the answer. `limit` may end it; then `redact` lets go what it holds; what goes is counted, and kept.
 ON_ANSWER: tuple[type[AnswerPolicy], ...] = (
     LimitRequests,
     Redact,
+    FilterContent,
     CountTokens,
+    Cache,
 )
 # Once, when the exchange is over: the last count; what it was, on record with what is owed for it; then that is paid.
 ON_CLOSE: tuple[type[ClosePolicy], ...] = (
@@ -73,7 +92,12 @@ ON_CLOSE: tuple[type[ClosePolicy], ...] = (
     Account,
     LimitRequests,
     Redact,
+    FilterContent,
+    Cache,
+    SemanticCache,
 )
+# On what a user says of an answer.
+ON_FEEDBACK: tuple[type[FeedbackPolicy], ...] = (SemanticCache,)
 
 POLICIES: Mapping[str, type[Policy]] = {
     policy.name: policy for policy in (*ON_HEAD, *ON_REQUEST, *ON_ANSWER, *ON_CLOSE)
@@ -114,9 +138,11 @@ class Pipeline:
     services: Services
     head: tuple[Step, ...]
     request: tuple[Step, ...]
+    known_answer: tuple[Step, ...]
     answer: tuple[Step, ...]
     close: tuple[Step, ...]
     reply: tuple[Step, ...] = ()
+    feedback: tuple[Step, ...] = ()
 
     async def on_head(self, ctx: RequestContext) -> Verdict:
         """The first verdict that is not Continue, or Continue."""
@@ -124,7 +150,22 @@ class Pipeline:
 
     async def on_request(self, ctx: RequestContext) -> Verdict:
         """The first verdict that is not Continue, or Continue."""
-        return await self._decide(self.request, ctx)
+        verdict = await self._decide(self.request, ctx)
+        if not isinstance(verdict, Answer):
+            return verdict
+        refusal = await self._decide(self.known_answer, ctx, verdict)
+        return verdict if refusal is CONTINUE else refusal
+
+    async def on_feedback(self, ctx: RequestContext, feedback: Feedback) -> Continue | Reject:
+        """All who want to know it are told; a refusal where one of them must know it and can't."""
+        for step in self.feedback:
+            try:
+                await step.within_deadline(step.run(ctx, feedback))
+            except (DependencyError, TimeoutError) as error:
+                verdict = self._failed(step, ctx, error)
+                if verdict is not CONTINUE:
+                    return verdict
+        return CONTINUE
 
     async def on_answer(self, ctx: RequestContext, events: Sequence[AnswerEvent]) -> Sequence[AnswerEvent] | Reject:
         """The events as the policies let them pass, or the refusal that ends the answer."""
@@ -173,13 +214,13 @@ class Pipeline:
                 _log.exception("finalizer %s failed", step.name, extra={"request_id": ctx.request_id})
         self.services.metrics.policies_took(ctx.progress.step_s)
 
-    async def _decide(self, steps: Sequence[Step], ctx: RequestContext) -> Verdict:
+    async def _decide(self, steps: Sequence[Step], ctx: RequestContext, *known: Answer) -> Verdict:
         step_s, clock = ctx.progress.step_s, self.services.clock.monotonic
         began_s = clock()
         for step in steps:
             verdict: Verdict
             try:
-                verdict = await step.within_deadline(step.run(ctx))
+                verdict = await step.within_deadline(step.run(ctx, *known))
             except (DependencyError, TimeoutError) as error:
                 verdict = self._failed(step, ctx, error)
             ended_s = clock()
@@ -211,7 +252,39 @@ def _with_defaults(settings: Mapping[str, PolicySettings]) -> dict[str, PolicySe
 
 def needs_encoder(settings: Mapping[str, PolicySettings]) -> bool:
     """Some policy that is on asks the encoder."""
-    return any(own.uses_encoder and own.mode is not PolicyMode.OFF for own in _with_defaults(settings).values())
+    return any(own.uses_encoder and _acts(own) for own in _with_defaults(settings).values())
+
+
+def needs_verifier(settings: Mapping[str, PolicySettings]) -> bool:
+    """Some policy that is on asks the pair verifier."""
+    return any(own.uses_verifier and _acts(own) for own in _with_defaults(settings).values())
+
+
+def keeps_answers(settings: Mapping[str, PolicySettings]) -> bool:
+    """Some policy that is on asks the store of answers."""
+    return any(own.keeps_answers and _acts(own) for own in _with_defaults(settings).values())
+
+
+def answers_version(settings: Mapping[str, PolicySettings]) -> str:
+    """Stands for all settings that can change an answer; those of policies which are off can't."""
+    chosen = sorted(_with_defaults(settings).items())
+    shaping = [(name, _revealed(own.model_dump())) for name, own in chosen if own.shapes_answers and _acts(own)]
+    return hashlib.sha256(repr(shaping).encode()).hexdigest()
+
+
+def _revealed(value: Any) -> Any:
+    """With secrets as they are, which otherwise look all the same."""
+    if isinstance(value, SecretStr):
+        return value.get_secret_value()
+    if isinstance(value, Mapping):
+        return sorted((str(key), _revealed(one)) for key, one in value.items())
+    if isinstance(value, set | frozenset):
+        return sorted(map(str, value))
+    return [_revealed(one) for one in value] if isinstance(value, list | tuple) else value
+
+
+def _acts(own: PolicySettings) -> bool:
+    return own.mode is not PolicyMode.OFF
 
 
 def prepare(settings: Mapping[str, PolicySettings]) -> None:
@@ -243,7 +316,9 @@ def build(settings: Mapping[str, PolicySettings], services: Services) -> Pipelin
         services,
         phase(ON_HEAD, "on_head"),
         phase(ON_REQUEST, "on_request"),
+        phase(ON_KNOWN_ANSWER, "on_known_answer"),
         phase(ON_ANSWER, "on_answer"),
         phase(ON_CLOSE, "on_close"),
         phase(ON_REPLY, "on_reply"),
+        phase(ON_FEEDBACK, "on_feedback"),
     )

@@ -91,6 +91,8 @@ class Redact:
         changed = [reading.replaced(replace) for reading in readings if reading.spans]
         if changed and self._enforced:
             ctx.request.replace_texts(changed)
+        if redaction.pseudonyms and self._enforced:
+            ctx.not_for_others.add(self.name)  # what is put back is this client's
         return CONTINUE
 
     async def on_answer(self, ctx: RequestContext, events: Sequence[AnswerEvent]) -> Sequence[AnswerEvent]:

@@ -24,6 +24,11 @@ class Pool:
     dialect: PoolDialect
     upstream_model: str
 
+    @property
+    def version(self) -> tuple[str, str]:
+        """What its answers depend on."""
+        return type(self.dialect).__name__, self.upstream_model
+
 
 @dataclass(frozen=True, slots=True)
 class Model:
@@ -33,6 +38,8 @@ class Model:
     config: ModelConfig
     pool: Pool
     tokenizer: ModelTokenizer | None
+    version: str = ""
+    """Stands for all that its answers depend on, whoever serves it: any setting but price and pool."""
 
     @property
     def output_cap_tokens(self) -> int:
@@ -68,7 +75,10 @@ class Catalog:
 def build(config: GatewayConfig, before: Catalog | None = None) -> Catalog:
     """The catalog of one configuration, which takes the place of `before`."""
     pools = {name: Pool(name, pool_dialect(pool.dialect), pool.model) for name, pool in config.pools.items()}
-    models = {name: Model(name, model, pools[model.pool], _tokenizer(model)) for name, model in config.models.items()}
+    models = {
+        name: Model(name, model, pools[model.pool], _tokenizer(model), _version(model))
+        for name, model in config.models.items()
+    }
     earlier = {name: _earlier(model, before) for name, model in models.items()}
     return Catalog(models, pools, earlier)
 
@@ -78,6 +88,10 @@ def _earlier(model: Model, before: Catalog | None) -> tuple[Model, ...]:
         return ()
     known = (before.models[model.name], *before.earlier[model.name])
     return tuple(other for other in known if other.pool.name != model.pool.name)[:_EARLIER_LIMIT]
+
+
+def _version(model: ModelConfig) -> str:
+    return model.model_dump_json(exclude={"price", "operations", "pool"})
 
 
 def _tokenizer(model: ModelConfig) -> ModelTokenizer | None:

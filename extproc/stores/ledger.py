@@ -38,9 +38,10 @@ FIELDS = (
     "termination",
     "reason",
     "cache",
+    "saved_tokens",
 )
-"""Of a usage event, those that are kept (proto: extproc.v1.UsageEvent). `arm` (of an experiment) and `cache` (which one
-answered) are empty until something fills them."""
+"""Of a usage event, those that are kept (proto: extproc.v1.UsageEvent). `arm` (of an experiment) is empty until
+something fills it."""
 
 _PAGE = 500
 _SKEW_MS = 60_000

@@ -51,8 +51,12 @@ class ModelTokenizer:
             return text + self._media_tokens * _media_parts(request)
         if isinstance(request, CompletionRequest | EmbeddingsRequest):
             inputs = inputs_of(request.fields["prompt" if request.operation is Operation.COMPLETIONS else "input"])
-            return sum(self._encoding.count_prompt(item) if isinstance(item, str) else len(item) for item in inputs)
+            return sum(map(self.count_input, inputs))
         return sum(self._encoding.count_prompt(segment.text) for segment in request.texts())
+
+    def count_input(self, item: str | list[int]) -> int:
+        """One of the inputs of a request: a text, or tokens."""
+        return self._encoding.count_prompt(item) if isinstance(item, str) else len(item)
 
     def render_chat(self, request: InferenceRequest) -> str:
         """The prompt for a server that takes text, without the token that the server itself puts in front."""

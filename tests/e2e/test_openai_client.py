@@ -24,15 +24,23 @@ QUICK = "[[demo:ttft_ms=0]][[demo:tpot_ms=0]]"
 CL100K = encodings.cl100k_base()
 
 
+FRESH = {"cache-control": "no-store"}
+"""What is asked twice is to come from the model twice."""
+
+
 @pytest.fixture
 def client(stack: Stack, stack_key: str) -> Iterator[openai.OpenAI]:
-    with openai.OpenAI(base_url=stack.base_url, api_key=stack_key, max_retries=0, timeout=30.0) as client:
+    with openai.OpenAI(
+        base_url=stack.base_url, api_key=stack_key, max_retries=0, timeout=30.0, default_headers=FRESH
+    ) as client:
         yield client
 
 
 @pytest.fixture
 async def async_client(stack: Stack, stack_key: str) -> AsyncIterator[openai.AsyncOpenAI]:
-    async with openai.AsyncOpenAI(base_url=stack.base_url, api_key=stack_key, max_retries=0, timeout=30.0) as client:
+    async with openai.AsyncOpenAI(
+        base_url=stack.base_url, api_key=stack_key, max_retries=0, timeout=30.0, default_headers=FRESH
+    ) as client:
         yield client
 
 

@@ -144,7 +144,7 @@ def test_headers_of_an_answer(http: httpx.Client) -> None:
     assert answer.headers["x-extproc-pool"] == "demo"
     assert re.fullmatch(r"\d+\.\d\d", answer.headers["x-extproc-overhead-ms"])
     assert {name for name in answer.headers if name.startswith("x-extproc-")} == {
-        "x-extproc-model", "x-extproc-pool", "x-extproc-overhead-ms",
+        "x-extproc-model", "x-extproc-pool", "x-extproc-overhead-ms", "x-extproc-cache",
     }  # fmt: skip
     assert not [name for name in answer.headers if name.startswith("x-envoy")]
 

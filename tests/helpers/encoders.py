@@ -1,4 +1,4 @@
-"""Encoders for tests: the real model, and a tiny one that has every head."""
+"""Encoders for tests: the real model, and a tiny one with heads or without."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ from prometheus_client import CollectorRegistry
 from extproc.clock import Clock
 from extproc.config.encoder import Encoder as Settings
 from extproc.inference import bert_graph, minilm
+from extproc.inference.heads import Heads, HeadShape
 from extproc.inference.local import LocalEncoder
-from extproc.inference.outputs import ENTITY_LABELS
 from extproc.telemetry.metrics import EncoderMetrics
+from tests.helpers.graphs import encoder_weights, head_weights
 
 PATIENCE_S = 60.0
 LABELS = ["O", "B-PERSON", "I-PERSON", "B-LOCATION", "I-LOCATION"]
@@ -29,7 +30,8 @@ TEXTS = [
     "! " * 200,
     "A much longer text about nothing in particular, which goes on for a while. " * 6,
 ]
-_SHAPE = bert_graph.BertShape(layers=1, heads=2, width=16, layer_norm_epsilon=1e-12)
+_SHAPE = bert_graph.BertShape(layers=2, heads=2, width=16, layer_norm_epsilon=1e-12)
+_HEAD_SHAPE = HeadShape(branch_layers=1, rank=2, inner=4, entity_labels=tuple(LABELS))
 _VOCABULARY = 30522  # of the real tokenizer
 
 
@@ -37,58 +39,19 @@ def real_folder() -> Path:
     return minilm.build(minilm.default_folder()).model.parent
 
 
-def tiny_with_heads(folder: Path) -> Path:
-    """A random one-layer BERT with the real tokenizer and all heads that a graph may have."""
+def tiny(folder: Path, *, with_heads: bool = True) -> Path:
+    """A random small BERT with the real tokenizer, and all heads that a graph may have or none."""
     import onnx
-    from onnx import TensorProto, helper, numpy_helper
 
-    model = bert_graph.build(_SHAPE, _weights())
-    rng = np.random.default_rng(2)
-    for name, source, outputs in (
-        ("injection", "embedding", 1),
-        ("complexity", "embedding", 1),
-        ("entity_logits", "last_hidden_state", len(LABELS)),
-    ):
-        kernel = rng.normal(scale=2.0, size=(_SHAPE.width, outputs)).astype(np.float32)
-        model.graph.initializer.append(numpy_helper.from_array(kernel, f"{name}.kernel"))
-        dims: list[str | int] = ["batch", "tokens", outputs]
-        if outputs == 1:
-            dims = ["batch"]
-            model.graph.initializer.append(numpy_helper.from_array(np.array([-1]), f"{name}.flat"))
-            model.graph.node.append(helper.make_node("MatMul", [source, f"{name}.kernel"], [f"{name}.column"]))
-            model.graph.node.append(helper.make_node("Reshape", [f"{name}.column", f"{name}.flat"], [name]))
-        else:
-            model.graph.node.append(helper.make_node("MatMul", [source, f"{name}.kernel"], [name]))
-        model.graph.output.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, dims))
-    helper.set_model_props(model, {ENTITY_LABELS: json.dumps(LABELS)})
-    onnx.checker.check_model(model)
+    weights = encoder_weights(_SHAPE, _VOCABULARY, positions=512)
+    trained = Heads(_HEAD_SHAPE, head_weights(_SHAPE, _HEAD_SHAPE, weights), "random")
+    model = bert_graph.build(_SHAPE, weights, trained if with_heads else None)
     folder.mkdir(exist_ok=True)
     onnx.save(model, str(folder / "model.onnx"))
     metadata = {entry.key: entry.value for entry in model.metadata_props}
     (folder / minilm.METADATA_FILE).write_text(json.dumps(metadata))
     shutil.copy(real_folder() / "tokenizer.json", folder)
     return folder
-
-
-def _weights() -> dict[str, NDArray[np.float32]]:
-    rng = np.random.default_rng(1)
-    width, inner = _SHAPE.width, _SHAPE.width * 4
-    sizes: dict[str, tuple[int, ...]] = {
-        "embeddings.word_embeddings.weight": (_VOCABULARY, width),
-        "embeddings.position_embeddings.weight": (512, width),
-        "embeddings.token_type_embeddings.weight": (2, width),
-        "embeddings.LayerNorm.weight": (width,),
-        "embeddings.LayerNorm.bias": (width,),
-    }
-    name = "encoder.layer.0"
-    dense = {f"attention.self.{part}": (width, width) for part in ("query", "key", "value")}
-    dense |= {"attention.output.dense": (width, width), "intermediate.dense": (inner, width)}
-    dense |= {"output.dense": (width, inner)}
-    for part, size in dense.items():
-        sizes |= {f"{name}.{part}.weight": size, f"{name}.{part}.bias": size[:1]}
-    for part in ("attention.output", "output"):
-        sizes |= {f"{name}.{part}.LayerNorm.weight": (width,), f"{name}.{part}.LayerNorm.bias": (width,)}
-    return {name: rng.normal(scale=0.3, size=size).astype(np.float32) for name, size in sizes.items()}
 
 
 @contextlib.asynccontextmanager

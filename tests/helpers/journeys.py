@@ -11,6 +11,7 @@ from prometheus_client import CollectorRegistry
 
 from extproc import gateway_file
 from extproc.audit.record import AuditTrail, NoTrail
+from extproc.caching import AnswerStore
 from extproc.clock import Clock
 from extproc.config.policy import PolicySettings
 from extproc.exchange.messages import Event, Reply
@@ -18,13 +19,15 @@ from extproc.inference.interface import Encoder
 from extproc.journey import Journey, Runtime
 from extproc.limits import Limiter
 from extproc.policies import pipeline
-from extproc.policies.interface import Services
+from extproc.policies.interface import KeyDirectory, Services
 from extproc.routing import catalog
 from extproc.routing.pressure import Calm, Pressure
+from extproc.stores.answers import RedisAnswers
 from extproc.stores.errors import StoreUnavailable
 from extproc.stores.key_cache import CachedKeys
 from extproc.stores.keys import KeyHasher, KeyRecord
 from extproc.stores.local_share import LocalLimiter
+from extproc.stores.neighbours import RedisNeighbours
 from extproc.telemetry.metrics import Metrics
 
 SECRET = "a-secret-of-enough-letters"
@@ -92,6 +95,8 @@ class Inside:
         directory: Path,
         settings: Mapping[str, PolicySettings] | None = None,
         limiter: Limiter | None = None,
+        answers: AnswerStore | None = None,
+        keys: KeyDirectory | None = None,
         pressure: Pressure | None = None,
         encoder: Encoder | None = None,
         audit: AuditTrail | None = None,
@@ -102,14 +107,17 @@ class Inside:
         config = gateway_file.load(path, {})
         self.registry = CollectorRegistry()
         self.usage = RecordedUsage()
+        store = RedisAnswers("redis://127.0.0.1:1", 0.1, 0.05, SECRET.encode(), Clock())
         self.services = Services(
             catalog=catalog.build(config),
-            keys=CachedKeys(NoStore(), hasher, config.keys.static, Clock()),
+            keys=keys or CachedKeys(NoStore(), hasher, config.keys.static, Clock()),
             metrics=Metrics(self.registry),
             usage=self.usage,
             limiter=limiter or LocalLimiter(Clock()),
             pressure=pressure or Calm(),
             config_version=config.version,
+            answers=answers or store,
+            neighbours=RedisNeighbours(store),
             encoder=encoder,
             audit=audit or NoTrail(),
         )

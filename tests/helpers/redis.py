@@ -3,6 +3,8 @@
 import pathlib
 import threading
 
+import redis as redis_library
+
 from extproc.stack import redis
 from extproc.stack.guardian import Guardian
 from extproc.stack.process import Process
@@ -35,6 +37,15 @@ class RedisServer:
 
     def resume(self) -> None:
         self._process.resume()
+
+    def client(self) -> redis_library.Redis:
+        """A connection of the test's own; close it."""
+        return redis_library.Redis.from_url(self.url)
+
+    def flush(self) -> None:
+        """Forget everything."""
+        with self.client() as client:
+            client.flushall()
 
     def close(self) -> None:
         self.stop()

@@ -88,9 +88,10 @@ class Call(http.server.BaseHTTPRequestHandler):
 
     def is_left(self, timeout_s: float) -> bool:
         """Whether the gateway hangs up within that time."""
-        readable, _, _ = select.select([self.connection], [], [], timeout_s)
+        poll = select.poll()  # `select` takes no descriptor above 1023
+        poll.register(self.connection, select.POLLIN)
         try:
-            return bool(readable) and not self.connection.recv(1, socket.MSG_PEEK)
+            return bool(poll.poll(timeout_s * 1000)) and not self.connection.recv(1, socket.MSG_PEEK)
         except ConnectionError:
             return True
 

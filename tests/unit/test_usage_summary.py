@@ -71,27 +71,27 @@ def shown(form: str) -> str:
 
 def test_as_a_table() -> None:
     assert shown("table") == (
-        "TEAM   REQUESTS  PROMPT_TOKENS  CACHED_TOKENS  COMPLETION_TOKENS  COST_EUR     COST_USD\n"
-        "-             1              0              0                  0      0.00         0.00\n"
-        "a             2              7              2                  0      2.50         0.00\n"
-        "b             1             10              0                  5      0.00  0.000000001\n"
-        "total         4             17              2                  5      2.50  0.000000001\n"
+        "TEAM   REQUESTS  PROMPT_TOKENS  CACHED_TOKENS  COMPLETION_TOKENS  SAVED_TOKENS  COST_EUR     COST_USD\n"
+        "-             1              0              0                  0             0      0.00         0.00\n"
+        "a             2              7              2                  0             0      2.50         0.00\n"
+        "b             1             10              0                  5             0      0.00  0.000000001\n"
+        "total         4             17              2                  5             0      2.50  0.000000001\n"
     )
 
 
 def test_as_csv() -> None:
     assert shown("csv").splitlines() == [
-        "team,requests,prompt_tokens,cached_tokens,completion_tokens,cost_EUR,cost_USD",
-        ",1,0,0,0,0.00,0.00",
-        "a,2,7,2,0,2.50,0.00",
-        "b,1,10,0,5,0.00,0.000000001",
+        "team,requests,prompt_tokens,cached_tokens,completion_tokens,saved_tokens,cost_EUR,cost_USD",
+        ",1,0,0,0,0,0.00,0.00",
+        "a,2,7,2,0,0,2.50,0.00",
+        "b,1,10,0,5,0,0.00,0.000000001",
     ]
 
 
 def test_as_json() -> None:
     parsed = json.loads(shown("json"))
     assert parsed["groups"][2] == {
-        "team": "b", "requests": 1, "prompt_tokens": 10, "cached_tokens": 0, "completion_tokens": 5,
+        "team": "b", "requests": 1, "prompt_tokens": 10, "cached_tokens": 0, "completion_tokens": 5, "saved_tokens": 0,
         "cost": {"USD": "0.000000001"},
     }  # fmt: skip
     assert parsed["total"]["cost"] == {"EUR": "2.50", "USD": "0.000000001"}

@@ -85,10 +85,10 @@ def test_sums_by_anything_in_every_format(extproc: Extproc, own_redis: RedisServ
     table = extproc()
     assert table.returncode == 0, table.stderr
     assert table.stdout == (
-        "TEAM     MODEL     REQUESTS  PROMPT_TOKENS  CACHED_TOKENS  COMPLETION_TOKENS  COST_USD\n"
-        "search   demo-llm       300          30000              0               3000      0.45\n"
-        "support  demo-llm       300          30000              0               2940     0.441\n"
-        "total                   600          60000              0               5940     0.891\n"
+        "TEAM     MODEL     REQUESTS  PROMPT_TOKENS  CACHED_TOKENS  COMPLETION_TOKENS  SAVED_TOKENS  COST_USD\n"
+        "search   demo-llm       300          30000              0               3000             0      0.45\n"
+        "support  demo-llm       300          30000              0               2940             0     0.441\n"
+        "total                   600          60000              0               5940             0     0.891\n"
     )
     assert table.stderr == ""
     assert table.stdout in PAGE.read_text()  # the page shows what this test makes

@@ -19,14 +19,14 @@ from extproc.inference.outputs import Output
 from extproc.inference.padding import padded
 from extproc.inference.session import Session
 from extproc.inference.tokens import Tokenizer
-from tests.helpers.encoders import PATIENCE_S, TEXTS, local, real_folder, tiny_with_heads, vector
+from tests.helpers.encoders import PATIENCE_S, TEXTS, local, real_folder, tiny, vector
 
 CPU = Settings(device=EncoderDevice.CPU)
 
 
 @pytest.fixture(scope="module")
 def heads(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny_with_heads(tmp_path_factory.mktemp("heads"))
+    return tiny(tmp_path_factory.mktemp("heads"))
 
 
 @pytest.fixture(scope="module")
@@ -77,14 +77,20 @@ async def test_heads_are_read_by_their_names(heads: Path) -> None:
     assert any(encoding.spans for encoding in encodings)
 
 
-async def test_the_graph_without_heads_has_no_opinions() -> None:
-    async with local(CPU) as encoder:
+async def test_the_graph_without_heads_has_no_opinions(tmp_path: Path) -> None:
+    folder = tiny(tmp_path, with_heads=False)
+    assert Session(folder / "model.onnx", EncoderDevice.CPU, 1).outputs == [Output.EMBEDDING]
+    async with local(Settings(model_dir=folder, device=EncoderDevice.CPU)) as encoder:
         (encoding,) = await encoder.encode(["Ada Lovelace"], PATIENCE_S)
     assert (encoding.injection, encoding.complexity, encoding.spans) == (None, None, ())
 
 
-def test_only_what_is_used_is_asked_of_the_graph(engine: LocalEngine) -> None:
-    assert engine._session.outputs == [Output.EMBEDDING]
+async def test_the_real_model_has_every_head() -> None:
+    async with local(CPU) as encoder:
+        (encoding,) = await encoder.encode(["Ada Lovelace lives in London."], PATIENCE_S)
+    assert encoding.injection is not None
+    assert encoding.complexity is not None
+    assert [span.entity for span in encoding.spans] == ["PERSON", "LOCATION"]
 
 
 async def test_a_long_text_by_its_windows() -> None:

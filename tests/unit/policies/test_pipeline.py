@@ -53,7 +53,7 @@ def inside(tmp_path: Path) -> Inside:
 
 
 def built(inside: Inside, **phases: tuple[Step, ...]) -> Pipeline:
-    empty: dict[str, tuple[Step, ...]] = {"head": (), "request": (), "answer": (), "close": ()}
+    empty: dict[str, tuple[Step, ...]] = {"head": (), "request": (), "known_answer": (), "answer": (), "close": ()}
     return Pipeline(inside.services, **{**empty, **phases})
 
 

@@ -1,0 +1,109 @@
+"""How good the semantic cache's gates are: hits on paraphrases against hits on near misses, as curves.
+
+    python tests/benchmarks/semantic_quality.py
+
+The pairs are those of tests/data/near_pairs.txt, written by hand. Nothing was trained on them, but the guard's rules,
+the verifier's threshold and its weights (of three states) were chosen with them in view. Every near miss is a hard one:
+no unrelated question is among them.
+"""
+
+from __future__ import annotations
+
+import pathlib
+import sys
+from collections.abc import Sequence
+
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+
+sys.path.insert(0, str(pathlib.Path(__file__).parents[2]))
+
+from extproc.config.encoder import EncoderDevice
+from extproc.detection.near_misses import refusal
+from extproc.inference import minilm
+from extproc.inference.local import LocalEngine
+from extproc.inference.verifier import files
+from extproc.inference.verifier.local import judge_all
+from extproc.inference.verifier.tokens import PairTokenizer
+from extproc.policies.semantic_settings import Settings
+from tests.helpers.semantic import NearPair, pairs, verifier_folder
+
+SUITE = ("polarity", "number", "entity", "order")
+SIMILARITIES = (0.85, 0.9, 0.925, 0.95, 0.975)
+VERDICTS = (0.5, 0.6, 0.7, 0.8, 0.9)
+
+
+class Judged:
+    """What each gate says of some pairs."""
+
+    def __init__(self, found: Sequence[NearPair]) -> None:
+        self.pairs = found
+        self.same = np.array([pair.same for pair in found])
+        self.similarity = np.array(_similarities(found))
+        self.guarded = np.array([refusal(pair.one, pair.other) is None for pair in found])
+        session = onnxruntime.InferenceSession(str(verifier_folder() / files.MODEL))
+        tokenizer = PairTokenizer(verifier_folder() / files.TOKENIZER)
+        self.verdict = np.array(judge_all(session, tokenizer, [(pair.one, pair.other) for pair in found]))
+
+    def shares(self, passed: NDArray[np.bool_]) -> str:
+        """Hits on paraphrases, hits on near misses."""
+        return f"{100 * passed[self.same].mean():5.1f} % / {100 * passed[~self.same].mean():4.1f} %"
+
+
+def _similarities(found: Sequence[NearPair]) -> list[float]:
+    engine = LocalEngine(minilm.default_folder(), EncoderDevice.CPU, 1)
+
+    def embed(text: str) -> NDArray[np.float32]:
+        return np.frombuffer(engine.run(engine.tokenize([text]))[0].embedding, "<f4")
+
+    return [(1 + float(embed(pair.one) @ embed(pair.other))) / 2 for pair in found]
+
+
+def main() -> None:
+    judged = Judged(pairs())
+    settings = Settings()
+    print(f"{judged.same.sum()} paraphrases, {(~judged.same).sum()} near misses")
+    _curve(judged)
+    _cosine_alone(judged)
+    passed = _passed(judged, settings)
+    print(f"defaults ({settings.threshold}, {settings.verifier_threshold}): {judged.shares(passed)}")
+    _suite(judged, settings)
+
+
+def _passed(judged: Judged, settings: Settings) -> NDArray[np.bool_]:
+    near = judged.similarity >= settings.threshold
+    return near & judged.guarded & (judged.verdict >= settings.verifier_threshold)
+
+
+def _curve(judged: Judged) -> None:
+    head = "".join(f" verifier {at:<8}" for at in VERDICTS)
+    print(f"similarity cosine alone      and the guard     {head}")
+    for least in SIMILARITIES:
+        near = judged.similarity >= least
+        row = [judged.shares(near), judged.shares(near & judged.guarded)]
+        row += [judged.shares(near & judged.guarded & (judged.verdict >= at)) for at in VERDICTS]
+        print(f"{least:<10} " + "  ".join(row))
+
+
+def _cosine_alone(judged: Judged) -> None:
+    wrong = np.sort(judged.similarity[~judged.same])[::-1]
+    for share in (0.0, 0.01, 0.02, 0.05):
+        least = wrong[int(share * len(wrong))]
+        hits = (judged.similarity[judged.same] > least).mean()
+        print(f"cosine alone with at most {share:.0%} false hits: {100 * hits:.1f} % (similarity above {least:.4f})")
+
+
+def _suite(judged: Judged, settings: Settings) -> None:
+    passed = _passed(judged, settings)
+    kinds = np.array([pair.kind for pair in judged.pairs])
+    print("\nby kind: refused by the guard alone; passed by all gates")
+    for kind in sorted(set(kinds)):
+        of_kind = kinds == kind
+        mark = " (suite)" if kind in SUITE else ""
+        guarded = (~judged.guarded & of_kind).sum()
+        print(f"  {kind + mark:20} {guarded:3} of {of_kind.sum():3}; {(passed & of_kind).sum()}")
+
+
+if __name__ == "__main__":
+    main()

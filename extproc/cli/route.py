@@ -102,6 +102,7 @@ class _Explained:
         destination = self._destinations.of(
             found,
             self._facts,
+            self._catalog.models[self._facts.model],
             lambda experiment: subject_of(experiment, self._request, self._headers, self._principal),
         )
         return {

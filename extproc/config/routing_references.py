@@ -79,10 +79,10 @@ def _mirror(key: Key, experiment: Experiment, config: GatewayConfig) -> Iterator
 
 def pools_of(experiment: Experiment, config: GatewayConfig) -> Sequence[str]:
     """The pools of its arms that there are, each once."""
-    named = [
-        config.models[arm.model].pool if arm.model in config.models else arm.pool for arm in experiment.arms.values()
-    ]
-    return [name for name in dict.fromkeys(named) if name in config.pools]
+    arms = experiment.arms.values()
+    own = [config.models[arm.model].pool for arm in arms if arm.model is not None and arm.model in config.models]
+    named = dict.fromkeys([*(arm.pool for arm in arms if arm.pool is not None), *own])
+    return [name for name in named if name in config.pools]
 
 
 def broken_rules(config: GatewayConfig, rules: Sequence[Rule], key: Key) -> Iterator[Finding]:

@@ -54,22 +54,19 @@ _NOT_FOR_UPSTREAMS = [
 
 
 def routes(config: GatewayConfig) -> RouteConfiguration:
-    every = [
-        *health_routes(),
-        *_mirrored(config),
-        *(_stamped(name, pool, config) for name, pool in config.pools.items()),
-    ]
+    stamped = (_stamped(name, pool, config) for name, pool in config.pools.items())
+    every = [*health_routes(), *_mirrored(config), *stamped]
     if config.service.on_failure is FailureMode.OPEN and config.gateway.default_pool is not None:
         name = config.gateway.default_pool
         every.append(_pool_route("unstamped", RouteMatch(prefix="/"), name, config.pools[name], config))
     every.append(_nothing_here())
-    host = VirtualHost(name="all", domains=["*"], routes=every)
+    host = VirtualHost(name=names.virtual_host_name(config.pools), domains=["*"], routes=every)
     return RouteConfiguration(name=names.ROUTES, virtual_hosts=[host])
 
 
 def _mirrored(config: GatewayConfig) -> list[Route]:
-    """Those of requests of which another pool gets a copy. By route and not by `cluster_header`, because Envoy reads that
-    header after the headers that upstreams mustn't see have been removed."""
+    """Those of requests of which another pool gets a copy. By route, and not by `cluster_header`, so that the header is
+    gone before any upstream sees it."""
     pairs = {
         (pool, experiment.mirror.pool): None
         for experiment in config.experiments.values()
@@ -80,7 +77,8 @@ def _mirrored(config: GatewayConfig) -> list[Route]:
     for name, mirror in pairs:
         route = _stamped(name, config.pools[name], config)
         route.name = f"{name}+{mirror}"
-        assert route.match is not None and route.route is not None, "it was made above"
+        assert route.match is not None, "it was made above"
+        assert route.route is not None, "it was made above"
         route.match.headers.append(HeaderMatcher(name=names.MIRROR_HEADER, string_match=StringMatcher(exact=mirror)))
         (cluster,) = config.pools[mirror].clusters
         # The copy is to differ in nothing, its host neither.

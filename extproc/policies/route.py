@@ -83,13 +83,16 @@ class Route:
 
     async def _decide(self, ctx: RequestContext) -> Destination:
         facts = route_facts.facts_of(ctx.request, ctx.principal, ctx.head.headers, ctx.arrived_wall_s)
+        facts.reachable = ctx.reachable
         rules = self._rules if ctx.operation in _OPERATIONS else None  # questions about a model go where it is at home
         found = rules.first(facts) if rules is not None else None
         while isinstance(found, Need):
             assert rules is not None
             facts = with_known(facts, found, await self._learn(ctx, found))
             found = rules.first(facts)
-        return self._destinations.of(found, facts, lambda experiment: route_facts.subject_in(ctx, experiment))
+        return self._destinations.of(
+            found, facts, ctx.model, lambda experiment: route_facts.subject_in(ctx, experiment)
+        )
 
     async def _learn(self, ctx: RequestContext, need: Need) -> float | None:
         if need is Need.PROMPT_TOKENS:

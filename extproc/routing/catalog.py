@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass, field
 
 from extproc import tokenization
@@ -14,6 +14,9 @@ from extproc.dialects.registry import pool_dialect
 from extproc.operation import Operation
 from extproc.routing.experiments import Experiment, experiment_of
 from extproc.tokenization import ModelTokenizer
+
+_EARLIER_LIMIT = 16
+"""Of so many pools that a model has left it is remembered that they served it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,15 +65,27 @@ class Model:
 
 @dataclass(frozen=True, slots=True)
 class Catalog:
-    """Every model, pool and experiment, by name."""
+    """Every model, pool and experiment, by name, and where models were served before: one each for every pool of another
+    name, the latest first."""
 
     models: Mapping[str, Model]
     pools: Mapping[str, Pool]
+    earlier: Mapping[str, tuple[Model, ...]]
     experiments: Mapping[str, Experiment] = field(default_factory=dict)
 
+    def served(self, name: str, reachable: Container[str] | None) -> Model | None:
+        """The model as it is, or was last, in one of the `reachable` pools (None: any); None if there is none.
 
-def build(config: GatewayConfig) -> Catalog:
-    """The catalog of one configuration."""
+        Envoy learns of a change at a moment of its own. What it cannot route as configured now is served as before.
+        """
+        newest = self.models[name]
+        if reachable is None or newest.pool.name in reachable:
+            return newest
+        return next((model for model in self.earlier[name] if model.pool.name in reachable), None)
+
+
+def build(config: GatewayConfig, before: Catalog | None = None) -> Catalog:
+    """The catalog of one configuration, which takes the place of `before`."""
     pools = {
         name: Pool(name, pool_dialect(pool.dialect), pool.model, pool.dialect is DialectName.TRITON_GENERATE)
         for name, pool in config.pools.items()
@@ -79,8 +94,16 @@ def build(config: GatewayConfig) -> Catalog:
         name: Model(name, model, pools[model.pool], _tokenizer(model), _version(model))
         for name, model in config.models.items()
     }
+    earlier = {name: _earlier(model, before) for name, model in models.items()}
     experiments = {name: experiment_of(name, experiment) for name, experiment in config.experiments.items()}
-    return Catalog(models, pools, experiments)
+    return Catalog(models, pools, earlier, experiments)
+
+
+def _earlier(model: Model, before: Catalog | None) -> tuple[Model, ...]:
+    if before is None or model.name not in before.models:
+        return ()
+    known = (before.models[model.name], *before.earlier[model.name])
+    return tuple(other for other in known if other.pool.name != model.pool.name)[:_EARLIER_LIMIT]
 
 
 def _version(model: ModelConfig) -> str:

@@ -10,7 +10,6 @@ from collections.abc import Callable
 from msgspec import Struct
 
 from extproc.config.rules import Target
-from extproc.operation import Operation
 from extproc.routing.catalog import Catalog, Model, Pool
 from extproc.routing.experiments import Changes, Experiment
 from extproc.routing.rules import CompiledRule, Facts
@@ -51,36 +50,40 @@ class Destinations:
         self._catalog = catalog
         self._changes = changes
 
-    def serves(self, target: Target, model: str, operation: Operation) -> bool:
-        """Whether an operation of a model can go there; to an experiment, whether any of its arms can take it."""
+    def serves(self, target: Target, facts: Facts) -> bool:
+        """Whether a request can go there; to an experiment, whether any of its arms can take it."""
         if target.experiment is not None:
             arms = self._catalog.experiments[target.experiment].arms.values()
-            return all(self.serves(arm.to, model, operation) for arm in arms)
+            return all(self.serves(arm.to, facts) for arm in arms)
         if target.model is not None:
-            return operation in self._catalog.models[target.model].config.operations
+            model = self._catalog.served(target.model, facts.reachable)
+            return model is not None and facts.operation in model.config.operations
         assert target.pool is not None, "a target has one of the three"
-        return self._catalog.models[model].can_use(self._catalog.pools[target.pool], operation)
+        if facts.reachable is not None and target.pool not in facts.reachable:
+            return False
+        return self._catalog.models[facts.model].can_use(self._catalog.pools[target.pool], facts.operation)
 
-    def of(self, rule: CompiledRule | None, facts: Facts, subject: Callable[[Experiment], str]) -> Destination:
-        """Where a request goes that meets `rule`. `subject` says whom an experiment draws for."""
-        asked = self._catalog.models[facts.model]
+    def of(
+        self, rule: CompiledRule | None, facts: Facts, asked: Model, subject: Callable[[Experiment], str]
+    ) -> Destination:
+        """Where a request for the model `asked` goes that meets `rule`, whose target serves it. `subject` says whom an
+        experiment draws for."""
         if rule is None:
             return Destination(DEFAULT, asked, asked.pool)
         if rule.to.experiment is None:
-            return self._plain(rule.name, rule.to, asked)
+            return Destination(rule.name, *self._resolved(rule.to, facts, asked))
         experiment = self._catalog.experiments[rule.to.experiment]
         taken = self._arm(experiment, facts, subject)
-        mirror = experiment.mirrored(facts.headers.get("x-request-id", ""))
-        return self._plain(rule.name, experiment.arms[taken.arm].to, asked, taken, mirror)
+        model, pool = self._resolved(experiment.arms[taken.arm].to, facts, asked)
+        return Destination(rule.name, model, pool, taken, experiment.mirrored(facts.headers.get("x-request-id", "")))
 
-    def _plain(
-        self, rule: str, target: Target, asked: Model, taken: ArmTaken | None = None, mirror: str = ""
-    ) -> Destination:
+    def _resolved(self, target: Target, facts: Facts, asked: Model) -> tuple[Model, Pool]:
         if target.model is not None:
-            model = self._catalog.models[target.model]
-            return Destination(rule, model, model.pool, taken, mirror)
+            model = self._catalog.served(target.model, facts.reachable)
+            assert model is not None, "the target serves it"
+            return model, model.pool
         assert target.pool is not None, "an experiment's arms are models or pools"
-        return Destination(rule, asked, self._catalog.pools[target.pool], taken, mirror)
+        return asked, self._catalog.pools[target.pool]
 
     def _arm(self, experiment: Experiment, facts: Facts, subject: Callable[[Experiment], str]) -> ArmTaken:
         chosen = experiment.chosen_by_tester(facts.principal, facts.team, facts.headers)

@@ -46,7 +46,7 @@ class Need(StrEnum):
 
 
 class Facts(Struct):
-    """A request as rules see it. `now_s`: Unix seconds. UNSET is not asked yet; None is asked, and nobody knows."""
+    """A request as rules see it. `now_s`: Unix seconds; `reachable`: the pools that Envoy can route to (None: all). UNSET is not asked yet; None is asked, and nobody knows."""
 
     model: str
     operation: Operation
@@ -57,13 +57,14 @@ class Facts(Struct):
     images: bool
     tools: bool
     now_s: float
+    reachable: frozenset[str] | None = None
     prompt_tokens: int | UnsetType | None = UNSET
     complexity: float | UnsetType | None = UNSET
 
 
 Test = Callable[[Facts], bool | Need]
-Serves = Callable[[Target, str, Operation], bool]
-"""Whether an operation of a model (by its name) can go to a target."""
+Serves = Callable[[Target, Facts], bool]
+"""Whether a target can serve a request."""
 
 
 class CompiledRule(Struct, frozen=True):
@@ -104,7 +105,7 @@ def compiled(rule: Rule, serves: Serves) -> CompiledRule:
     """`rule`, ready to be tried. A request that its target can't serve does not meet it."""
 
     def is_served(facts: Facts) -> bool:
-        return serves(rule.to, facts.model, facts.operation)
+        return serves(rule.to, facts)
 
     return CompiledRule(rule.name, rule.to, ((Condition.TARGET, is_served), *_tests(rule.when)))
 

@@ -85,8 +85,8 @@ def test_what_is_dear_is_asked_for_only_when_the_rest_holds() -> None:
 
 
 def test_a_rule_whose_target_cannot_serve_it_is_passed_over() -> None:
-    def serves(_to: object, _model: str, operation: Operation) -> bool:
-        return operation is Operation.CHAT
+    def serves(_to: object, about: Facts) -> bool:
+        return about.operation is Operation.CHAT
 
     one = compiled(rule(), serves)
     assert one.failing(facts()) is None

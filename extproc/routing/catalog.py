@@ -65,8 +65,8 @@ class Model:
 
 @dataclass(frozen=True, slots=True)
 class Catalog:
-    """Every model, pool and experiment, by name, and where models were served before: one each for every pool of another
-    name, the latest first."""
+    """Every model, pool and experiment, by name, and where models were served before: one each for every pool of
+    another name, the latest first."""
 
     models: Mapping[str, Model]
     pools: Mapping[str, Pool]

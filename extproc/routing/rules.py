@@ -46,7 +46,8 @@ class Need(StrEnum):
 
 
 class Facts(Struct):
-    """A request as rules see it. `now_s`: Unix seconds; `reachable`: the pools that Envoy can route to (None: all). UNSET is not asked yet; None is asked, and nobody knows."""
+    """A request as rules see it. `now_s`: Unix seconds; `reachable`: the pools that Envoy can route to (None: all).
+    UNSET is not asked yet; None is asked, and nobody knows."""
 
     model: str
     operation: Operation

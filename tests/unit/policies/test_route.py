@@ -91,6 +91,14 @@ async def test_a_pool_and_a_model(inside: Inside) -> None:
     assert (offered.model.name, offered.pool and offered.pool.name) == ("talker", "openai")
 
 
+async def test_a_pool_that_envoy_does_not_know_yet_is_no_target(inside: Inside) -> None:
+    for to in ({"pool": "triton"}, {"model": "writer"}):
+        ctx = context(inside)
+        ctx.reachable = frozenset({"openai"})
+        await routed(inside, ctx, Settings(rules=rules({"to": to})))
+        assert (ctx.model.name, ctx.pool and ctx.pool.name) == ("talker", "openai")
+
+
 async def test_the_shadow_counts_and_changes_nothing(inside: Inside) -> None:
     settings = Settings(mode=PolicyMode.SHADOW, rules=rules({"name": "shadowed", "to": {"model": "writer"}}))
     ctx = context(inside)

@@ -59,6 +59,8 @@ from extproc.rejection import Rejection, internal_error, model_not_found, reques
 
 STAMP = "x-extproc-pool"
 """The request header that generated routes match on. Clients can't set it: Envoy strips theirs before we see them."""
+AFFINITY = "x-extproc-affinity"
+"""The request header by which Envoy chooses among a pool's endpoints, where the pool is balanced so. As the stamp."""
 
 # Length, encoding and tag of the upstream's body are not those of ours.
 _NOT_OURS = ("content-length", "content-encoding", "etag")
@@ -223,8 +225,10 @@ class Journey:
         if pool is None:  # route is shadowed or off: without a stamp Envoy refuses the request
             return Forward()
         call = pool.dialect.encode(ctx.request, ctx.model.upstream(pool, ctx.default_output_tokens))
-        set_headers = ((":path", call.path), (STAMP, pool.name), *call.set_headers)
-        return Forward(set_headers, call.remove_headers, call.body, facts_known_at_forward(ctx))
+        set_headers = [(":path", call.path), (STAMP, pool.name), *call.set_headers]
+        if ctx.affinity_key is not None:
+            set_headers.append((AFFINITY, ctx.affinity_key))
+        return Forward(tuple(set_headers), call.remove_headers, call.body, facts_known_at_forward(ctx))
 
     # The response.
 

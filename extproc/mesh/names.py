@@ -17,6 +17,9 @@ HEADER_PREFIX = "x-extproc-"
 POOL_HEADER = "x-extproc-pool"
 """The stamp: the one request header that generated routes match on."""
 
+AFFINITY_HEADER = "x-extproc-affinity"
+"""What Envoy hashes to choose an endpoint, where a pool is balanced by keys. It ends here, as the stamp does."""
+
 ENDPOINT_HEADER = "x-gateway-destination-endpoint"
 CLIENT_CONTROLS = ("x-extproc-cache-namespace", "x-extproc-cache-ttl", "x-extproc-priority")
 """The only `x-extproc-` headers that a client may send."""
@@ -33,3 +36,8 @@ def cluster_name(pool: str, cluster: str) -> str:
 def preferring_cluster_name(pool: str, cluster: str) -> str:
     """Envoy's name of the cluster that tries this one first and then the pool's others."""
     return f"{cluster_name(pool, cluster)}/first"
+
+
+def whole_cluster_name(pool: str) -> str:
+    """Envoy's name of the cluster that has the endpoints of all of a pool's clusters."""
+    return f"{pool}/all/endpoints"

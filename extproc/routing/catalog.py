@@ -10,6 +10,7 @@ from extproc.config.model import GatewayConfig
 from extproc.config.models import Model as ModelConfig
 from extproc.dialects.interface import PoolDialect, UpstreamModel
 from extproc.dialects.registry import pool_dialect
+from extproc.routing.affinity import Affinity, affinity
 from extproc.tokenization import ModelTokenizer
 
 
@@ -20,6 +21,8 @@ class Pool:
     name: str
     dialect: PoolDialect
     upstream_model: str
+    affinity: Affinity | None = None
+    """Makes the keys of its requests, if it is balanced by keys."""
 
     @property
     def version(self) -> tuple[str, str]:
@@ -59,7 +62,10 @@ class Catalog:
 
 def build(config: GatewayConfig) -> Catalog:
     """The catalog of one configuration."""
-    pools = {name: Pool(name, pool_dialect(pool.dialect), pool.model) for name, pool in config.pools.items()}
+    pools = {
+        name: Pool(name, pool_dialect(pool.dialect), pool.model, affinity(pool.hashing, config.keys.secret))
+        for name, pool in config.pools.items()
+    }
     models = {
         name: Model(name, model, pools[model.pool], _tokenizer(model), _version(model))
         for name, model in config.models.items()

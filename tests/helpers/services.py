@@ -185,7 +185,7 @@ class Worlds(Generic[World]):
 
 def _text(directory: pathlib.Path, base: int, upstreams: Upstreams, workers: int, server: GrpcServer) -> str:
     hasher = KeyHasher(SECRET.encode())
-    more = "\n          ".join(f"{name}: {{pool: {name}, operations: [chat], {_LLM}}}" for name in upstreams.more)
+    more = "\n          ".join(f"{name}: {{pool: {name}, operations: [chat], {_LONG}}}" for name in upstreams.more)
     return textwrap.dedent(f"""
         gateway:
           listen: 127.0.0.1:{base}
@@ -230,7 +230,9 @@ def _text(directory: pathlib.Path, base: int, upstreams: Upstreams, workers: int
         """) + "".join(f"  {name}: {pool}\n" for name, pool in upstreams.more.items())
 
 
-_LLM = "tokenizer: {type: tiktoken, encoding: cl100k_base}, chat_template: chatml, context_window: 4096"
+_TEXT = "tokenizer: {type: tiktoken, encoding: cl100k_base}, chat_template: chatml"
+_LLM = f"{_TEXT}, context_window: 4096"
+_LONG = f"{_TEXT}, context_window: 200000"
 _PATIENCE = "idle_timeout_s: 1, request_timeout_s: 3, outlier_detection: {consecutive_5xx: 1000}"
 
 

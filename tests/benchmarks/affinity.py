@@ -1,10 +1,12 @@
 """What keeping to an endpoint by the prompt's beginning gains, and what the key costs.
 
     python tests/benchmarks/affinity.py cost
+    python tests/benchmarks/affinity.py tables
     python tests/benchmarks/affinity.py simulate TRACE [--endpoints 4 16 64] [--cache-tokens 1048576]
     python tests/benchmarks/affinity.py replay TRACE --strategy maglev [--leave] [--endpoints 4]
 
-TRACE is Mooncake's conversation_trace.jsonl. `cost` times the key. `simulate` plays the whole trace against servers
+TRACE is Mooncake's conversation_trace.jsonl. `cost` times the key. `tables` says how even Envoy's
+tables are and what moves when an endpoint leaves. `simulate` plays the whole trace against servers
 that are simulated too. `replay` plays one conversation in sixteen, faster than it was, through a real Envoy and the
 real service to real Tritons with demo_llm, whose prefix cache and pace are simulated, and simulates the same beside it.
 """
@@ -14,13 +16,14 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import itertools
 import json
 import sys
 import tempfile
 import time
 import timeit
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -37,6 +40,7 @@ from extproc.routing.affinity import Affinity, affinity
 from tests.benchmarks import affinity_simulation as simulation
 from tests.benchmarks.affinity_simulation import Fleet, Key, simulate
 from tests.benchmarks.affinity_trace import BLOCK_BYTES, BLOCK_TOKENS, Arrival, load, one_in, sped_up
+from tests.helpers.hash_tables import Maglev, Ring, Table, xxh64
 from tests.helpers.services import KEY, ServedGateway, Upstreams, served
 from tests.helpers.triton import RunningTriton, running
 
@@ -91,11 +95,48 @@ def _microseconds(call: object, rounds: int = 2000) -> float:
     return min(timeit.repeat(call, number=rounds, repeat=5)) / rounds * 1e6  # type: ignore[arg-type]
 
 
+# The tables.
+
+
+def tables(keys: int = 20_000) -> None:
+    hashes = [xxh64(f"key {number}".encode()) for number in range(keys)]
+    makers: dict[str, Callable[[dict[str, float]], Table]] = {
+        "ring of 1024, Envoy's default": lambda weights: Ring(weights, 1024),
+        "ring_hash": lambda weights: Ring(weights, simulation.RING_SIZE),
+        "maglev": Maglev,
+    }
+    for count, (name, make) in itertools.product((4, 16, 64), makers.items()):
+        weights = {f"10.0.0.{number}:8000": 1.0 for number in range(count)}
+        gone = next(iter(weights))
+        before, after = make(weights), make({endpoint: 1.0 for endpoint in weights if endpoint != gone})
+        homes = [before.pick(one) for one in hashes]
+        stayed = [(home, after.pick(one)) for home, one in zip(homes, hashes, strict=True) if home != gone]
+        moved = sum(home != now for home, now in stayed) / len(stayed)
+        shares = Counter(homes)
+        least, most = (pick(shares.values()) * count / keys for pick in (min, max))
+        own = shares[gone] / keys
+        print(
+            f"{count:3} endpoints, {name:30} its own {own:6.1%}, of the others' {moved:6.1%} move; "
+            f"shares {least:.2f} to {most:.2f} of the mean"
+        )
+
+
 # The simulation.
+
+
+def most_possible(arrivals: Sequence[Arrival]) -> float:
+    """The hit rate of one endless cache of all."""
+    warm, cached = set[int](), 0
+    for arrival in arrivals:
+        blocks = arrival.blocks[: (arrival.input_tokens - 1) // BLOCK_TOKENS]
+        cached += BLOCK_TOKENS * sum(1 for _ in itertools.takewhile(warm.__contains__, blocks))
+        warm.update(arrival.full_blocks)
+    return cached / sum(arrival.input_tokens for arrival in arrivals)
 
 
 def simulated(arrivals: list[Arrival], endpoints: Sequence[int], cache_tokens: int) -> None:
     span_s = arrivals[-1].at_s
+    print(f"{len(arrivals)} requests; one endless cache of all would hit {most_possible(arrivals):.1%}")
     for count in endpoints:
         paced = sped_up(arrivals, ARRIVALS_PER_ENDPOINT_S * count * span_s / len(arrivals))
         half_s = paced[-1].at_s / 2
@@ -241,15 +282,15 @@ def replayed(arrivals: list[Arrival], strategy: str, endpoints: int, *, leave: b
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["cost", "simulate", "replay"])
+    parser.add_argument("what", choices=["cost", "tables", "simulate", "replay"])
     parser.add_argument("trace", type=Path, nargs="?")
     parser.add_argument("--endpoints", type=int, nargs="+", default=[4])
     parser.add_argument("--cache-tokens", type=int, default=CACHE_TOKENS)
     parser.add_argument("--strategy", default="maglev")
     parser.add_argument("--leave", action="store_true")
     arguments = parser.parse_args()
-    if arguments.what == "cost":
-        cost()
+    if arguments.what in ("cost", "tables"):
+        cost() if arguments.what == "cost" else tables()
         return
     if arguments.trace is None:
         parser.error("the trace is missing")

@@ -59,7 +59,7 @@ from extproc.mesh import names, wire
 BUFFER_LIMIT_BYTES = 1024 * 1024
 _CONNECTION_IDLE_S = 300.0
 _KEEPALIVE_S = 30
-# So many places on the ring that the shares of 64 endpoints differ by some 4 %; with Envoy's own 1024 it would be 25 %.
+# With Envoy's own 1024 places, one of 64 endpoints has less than half of its share, and another nearly twice as much.
 _RING_SIZE = 32_768
 # Envoy wants whole numbers, which add up to less than 2^32.
 _MOST_WEIGHT = 100_000

@@ -188,7 +188,7 @@ class Replay:
             tasks = await self._send(to, first, began_s)
             middle = self._counts()
             if leave:
-                unload(self.tritons[-1])
+                self.tritons[-1].process.terminate()
             tasks += await self._send(to, arrivals[len(first) :], began_s)
             await asyncio.gather(*tasks)
         staying = self.tritons[:-1] if leave else self.tritons
@@ -229,10 +229,6 @@ class Replay:
 def _hit_rate(before: Sequence[tuple[float, float]], after: Sequence[tuple[float, float]]) -> float:
     prompt = sum(late[0] - early[0] for early, late in zip(before, after, strict=True))
     return sum(late[1] - early[1] for early, late in zip(before, after, strict=True)) / prompt
-
-
-def unload(triton: RunningTriton) -> None:
-    httpx.post(f"{triton.url}/v2/repository/models/demo_llm/unload").raise_for_status()
 
 
 @contextlib.contextmanager

@@ -213,11 +213,15 @@ class Replay:
         }
         began_s = time.monotonic()
         headers = {"authorization": f"Bearer {KEY}"}
-        async with to.stream("POST", "/v1/chat/completions", json=body, headers=headers) as response:
-            ttft_s: float | None = None
-            async for _ in response.aiter_bytes():
-                ttft_s = ttft_s or time.monotonic() - began_s
-        self.answered.append(Answered(arrival.at_s, response.status_code, ttft_s or 0.0))
+        ttft_s: float | None = None
+        try:
+            async with to.stream("POST", "/v1/chat/completions", json=body, headers=headers) as response:
+                async for _ in response.aiter_bytes():
+                    ttft_s = ttft_s or time.monotonic() - began_s
+            status = response.status_code
+        except httpx.RemoteProtocolError:  # its server was stopped in the middle
+            status = 0
+        self.answered.append(Answered(arrival.at_s, status, ttft_s or 0.0))
 
     def _counts(self, of: Sequence[RunningTriton] | None = None) -> list[tuple[float, float]]:
         return [

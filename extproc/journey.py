@@ -59,6 +59,8 @@ from extproc.rejection import Rejection, internal_error, model_not_found, pool_n
 
 STAMP = "x-extproc-pool"
 """The request header that generated routes match on. Clients can't set it: Envoy strips theirs before we see them."""
+AFFINITY = "x-extproc-affinity"
+"""The request header by which Envoy chooses among a pool's endpoints, where the pool is balanced so. As the stamp."""
 
 MIRROR_STAMP = "x-extproc-mirror"
 """The pool that gets a copy of the request, for the routes that mirror. As little for clients to set."""
@@ -230,10 +232,12 @@ class Journey:
         if pool is None:  # route is shadowed or off: without a stamp Envoy refuses the request
             return Forward()
         call = pool.dialect.encode(ctx.request, ctx.model.upstream(pool, ctx.default_output_tokens))
-        set_headers = ((":path", call.path), (STAMP, pool.name), *call.set_headers)
+        set_headers = [(":path", call.path), (STAMP, pool.name), *call.set_headers]
+        if ctx.affinity_key is not None:
+            set_headers.append((AFFINITY, ctx.affinity_key))
         if ctx.destination is not None and ctx.destination.mirror:
-            set_headers += ((MIRROR_STAMP, ctx.destination.mirror),)
-        return Forward(set_headers, call.remove_headers, call.body, facts_known_at_forward(ctx))
+            set_headers.append((MIRROR_STAMP, ctx.destination.mirror))
+        return Forward(tuple(set_headers), call.remove_headers, call.body, facts_known_at_forward(ctx))
 
     # The response.
 

@@ -102,6 +102,8 @@ def _tiktoken(key: Key, tokenizer: TiktokenTokenizer) -> Iterator[Finding]:
 def _pool(key: Key, pool: Pool) -> Iterator[Finding]:
     if not any(cluster.weight for cluster in pool.clusters.values()):
         yield (*key, "clusters"), "every weight is 0, so nothing would be served"
+    if pool.consistent_hash is not None and pool.hashing is None:
+        yield (*key, "consistent_hash"), f"balancing is {pool.balancing}, which has no keys"
     seen: dict[TcpAddress, str] = {}
     for name, cluster in pool.clusters.items():
         if cluster.metrics and len(cluster.metrics) != len(cluster.endpoints):

@@ -14,6 +14,8 @@ from envoy_data_plane.envoy.config.route.v3 import (
     RetryPolicyRetryPriority,
     Route,
     RouteAction,
+    RouteActionHashPolicy,
+    RouteActionHashPolicyHeader,
     RouteActionRequestMirrorPolicy,
     RouteConfiguration,
     RouteMatch,
@@ -26,6 +28,7 @@ from envoy_data_plane.envoy.extensions.retry.priority.previous_priorities.v3 imp
 from envoy_data_plane.envoy.type.matcher.v3 import StringMatcher
 from envoy_data_plane.google.protobuf import Any
 
+from extproc.config.balancing import Balancing
 from extproc.config.model import GatewayConfig
 from extproc.config.policy import FailureMode
 from extproc.config.pools import DialectName, Pool
@@ -101,10 +104,15 @@ def _pool_route(route_name: str, match: RouteMatch, name: str, pool: Pool, confi
         idle_timeout=wire.seconds(config.gateway.stream_idle_timeout_s),
         retry_policy=_retry_policy(pool),
     )
+    if pool.hashing is not None:
+        header = RouteActionHashPolicyHeader(header_name=names.AFFINITY_HEADER)
+        action.hash_policy = [RouteActionHashPolicy(header=header)]
     if len(pool.clusters) == 1:
         action.cluster = names.cluster_name(name, next(iter(pool.clusters)))
-    else:
+    elif pool.balancing is Balancing.WEIGHTED:
         action.weighted_clusters = _weighted(name, pool)
+    else:
+        action.cluster = names.whole_cluster_name(name)
     return Route(
         name=route_name,
         match=match,
@@ -127,7 +135,7 @@ def _weighted(name: str, pool: Pool) -> WeightedCluster:
 
 
 def _retry_policy(pool: Pool) -> RetryPolicy:
-    several_clusters = len(pool.clusters) > 1
+    by_cluster = len(pool.clusters) > 1 and pool.balancing is Balancing.WEIGHTED
     generates = pool.dialect is DialectName.TRITON_GENERATE
     next_cluster = RetryPolicyRetryPriority(
         name="envoy.retry_priorities.previous_priorities",
@@ -143,7 +151,7 @@ def _retry_policy(pool: Pool) -> RetryPolicy:
         per_try_idle_timeout=wire.seconds(pool.idle_timeout_s),
         retry_host_predicate=[other_endpoint],
         host_selection_retry_max_attempts=5,
-        retry_priority=next_cluster if several_clusters else None,
+        retry_priority=next_cluster if by_cluster else None,
     )
 
 

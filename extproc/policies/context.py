@@ -60,6 +60,7 @@ class RequestContext:
     default_output_tokens: int = 0  # count_tokens
     filtering: Filtering | None = None  # content_filter: what it did, and its answer in the making
     guard: GuardResult | None = None  # guard: how much the request looks like an attack
+    affinity_key: str | None = None  # affinity: which endpoint of the pool it keeps to; None: any
     admitted: bool = False  # account: no request policy before it has refused the request, so it goes to the model
     caching: Caching | None = None  # cache: what the caches do for it; None: it is nothing for a cache
     charged_as_used: bool = False  # limit: a known answer costs what it would have cost from a model

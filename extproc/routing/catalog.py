@@ -12,6 +12,7 @@ from extproc.config.pools import DialectName
 from extproc.dialects.interface import PoolDialect, UpstreamModel
 from extproc.dialects.registry import pool_dialect
 from extproc.operation import Operation
+from extproc.routing.affinity import Affinity, affinity
 from extproc.routing.experiments import Experiment, experiment_of
 from extproc.tokenization import ModelTokenizer
 
@@ -28,6 +29,8 @@ class Pool:
     upstream_model: str
     takes_one_text: bool = False
     """A chat has to be rendered for it."""
+    affinity: Affinity | None = None
+    """Makes the keys of its requests, if it is balanced by keys."""
 
     @property
     def version(self) -> tuple[str, str]:
@@ -87,7 +90,13 @@ class Catalog:
 def build(config: GatewayConfig, before: Catalog | None = None) -> Catalog:
     """The catalog of one configuration, which takes the place of `before`."""
     pools = {
-        name: Pool(name, pool_dialect(pool.dialect), pool.model, pool.dialect is DialectName.TRITON_GENERATE)
+        name: Pool(
+            name,
+            pool_dialect(pool.dialect),
+            pool.model,
+            takes_one_text=pool.dialect is DialectName.TRITON_GENERATE,
+            affinity=affinity(pool.hashing, config.keys.secret),
+        )
         for name, pool in config.pools.items()
     }
     models = {

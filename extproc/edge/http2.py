@@ -16,13 +16,14 @@ from __future__ import annotations
 import asyncio
 import functools
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import cast
 
 from hpack import Decoder, HPACKError
 from msgspec import Struct
 
 from extproc.edge.calls import WINDOW_BYTES, Call
+from extproc.edge.fields import split
 from extproc.edge.frames import (
     ACK,
     CONTINUATION,
@@ -59,6 +60,7 @@ MAX_BLOCK_BYTES = 1 << 16
 _INITIAL_WINDOW_BYTES = 65_535
 _KNOWN_BLOCKS = 256
 _DRAINING = b"draining"
+_TRACEPARENT = b"traceparent"
 _log = logging.getLogger(__name__)
 
 
@@ -91,6 +93,7 @@ class Connection(asyncio.Protocol):
         self._decoder = Decoder(MAX_BLOCK_BYTES)
         self._stateless = False
         self._asked: dict[bytes, _Asked] = {}
+        self._known: dict[bytes, tuple[tuple[bytes | str, bytes | str], ...]] = {}
         self._block: tuple[int, int, bytes] | None = None
         self._on_frame = {
             DATA: self._on_data,
@@ -261,12 +264,23 @@ class Connection(asyncio.Protocol):
         if asked is not None:
             return asked
         try:
-            asked = _asked_in(self._decoder.decode(block, raw=True))
+            asked = _asked_in(self._fields(block) if self._stateless else self._decoder.decode(block, raw=True))
         except HPACKError as error:
             raise ConnectionBroken(ErrorCode.COMPRESSION_ERROR) from error
         if self._stateless and not asked.traceparent and len(self._asked) < _KNOWN_BLOCKS:
             self._asked[block] = asked
         return asked
+
+    def _fields(self, block: bytes) -> Iterator[tuple[bytes | str, bytes | str]]:
+        """Of a peer without a table: only what is new has to be decoded."""
+        for field in split(block):
+            known = self._known.get(field)
+            if known is None:
+                known = tuple(self._decoder.decode(field, raw=True))
+                again = len(self._known) < _KNOWN_BLOCKS and all(name != _TRACEPARENT for name, _ in known)
+                if known and again:  # without a header it sets the table's size, which is to be heard each time
+                    self._known[field] = known
+            yield from known
 
     def _begin(self, stream: int, asked: _Asked, *, ended: bool) -> None:
         self._last_call = stream
@@ -351,8 +365,8 @@ class Connection(asyncio.Protocol):
 
 
 def _asked_in(headers: Iterable[tuple[bytes | str, bytes | str]]) -> _Asked:
-    wanted = {name: value for name, value in headers if name in (b":path", b"traceparent")}
-    return _Asked(_text(wanted.get(b":path", b"")), _text(wanted.get(b"traceparent", b"")))
+    wanted = {name: value for name, value in headers if name in (b":path", _TRACEPARENT)}
+    return _Asked(_text(wanted.get(b":path", b"")), _text(wanted.get(_TRACEPARENT, b"")))
 
 
 def _text(value: bytes | str) -> str:

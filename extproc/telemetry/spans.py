@@ -146,6 +146,9 @@ def _attributes(ctx: RequestContext, termination: Termination) -> Iterator[tuple
         yield "extproc.cache", str(ctx.caching.result)
     if ctx.pool is not None:
         yield "extproc.pool", ctx.pool.name
+    if ctx.destination is not None and ctx.destination.taken is not None:
+        yield "extproc.experiment", ctx.destination.taken.experiment
+        yield "extproc.arm", ctx.destination.taken.arm
     if ctx.model_name:
         yield from _about_tokens(ctx)
 

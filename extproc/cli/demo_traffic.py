@@ -54,18 +54,21 @@ class Traffic:
         self._session = session
         self._random = random.Random(seed)  # noqa: S311 (a mixture, no secret)
         self._last_answer = ""
+        self._deck: list[str] = []
         self.outcomes: Counter[tuple[str, int]] = Counter()
 
     async def send_one(self) -> None:
         """One request of the mixture, or a few that belong together."""
-        kinds = tuple(_SHARES)
-        (kind,) = self._random.choices(kinds, weights=[_SHARES[name] for name in kinds])
+        if not self._deck:
+            self._deck = [kind for kind, share in SHARES.items() for _ in range(share)]
+            self._random.shuffle(self._deck)
+        kind = self._deck.pop()
         try:
             await _SENDERS[kind](self, kind)
         except (aiohttp.ClientError, TimeoutError):
             self.outcomes[kind, 0] += 1
 
-    # Kinds of requests, by the names in `_SHARES`.
+    # Kinds of requests, by the names in `SHARES`.
 
     async def _chat(self, kind: str) -> None:
         await self._post(kind, self._about())
@@ -166,12 +169,12 @@ _SENDERS: Mapping[str, Sender] = {
     "feedback": Traffic._feedback,
     "leaving": Traffic._leaving,
 }
-_SHARES: Mapping[str, float] = {
+SHARES: Mapping[str, int] = {
     "chat": 22, "stream": 22, "repeated": 12, "paraphrase": 4, "at_once": 3, "embedding": 8, "personal": 6, "attack": 3,
     "unwanted": 2, "malformed": 2, "unknown_model": 1, "wrong_key": 2, "small_key": 8, "failing": 1, "feedback": 2,
     "leaving": 2,
 }  # fmt: skip
-"""Requests of each kind, of a hundred."""
+"""Requests of each kind in every hundred."""
 
 
 async def send(

@@ -23,6 +23,7 @@ from typing import Any
 import pytest
 import yaml
 
+from extproc.cli import demo_traffic
 from extproc.stack.stack import Stack
 from tests.e2e.test_everything_on import SHIPPED, switched_on
 from tests.helpers.beside import GatewayBeside
@@ -118,6 +119,7 @@ def send_demo(gateway: GatewayBeside) -> None:
     statuses = set(re.findall(r"^\w+ +(\d{3}|no answer) ", sent.stdout, re.MULTILINE))
     assert {"200", "400", "401", "404", "429", "502"} <= statuses, sent.stdout
     assert "no answer" not in statuses, sent.stdout
+    assert set(re.findall(r"^\w+", sent.stdout, re.MULTILINE)) == set(demo_traffic.SHARES), sent.stdout
 
 
 def asked(expr: str) -> str:

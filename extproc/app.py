@@ -266,6 +266,7 @@ class Worker:
         services = Services(
             catalog=catalog.build(config),
             keys=self._keys.cache,
+            identities=config.identities,
             metrics=self._metrics,
             usage=self._usage,
             limiter=self._limits.limiter,

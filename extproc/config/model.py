@@ -15,23 +15,17 @@ import pydantic
 from extproc.config.address import HostPort, Listen, TcpAddress, UnixAddress
 from extproc.config.audit import Audit
 from extproc.config.encoder import Encoder
+from extproc.config.identities import Identities, ModelsAllowed, Team
 from extproc.config.ledger import Ledger
 from extproc.config.models import Model
 from extproc.config.policy import FailureMode, PolicySettings
 from extproc.config.pools import Pool
 from extproc.config.section import ExistingFile, ModelName, Name, Seconds, Section
+from extproc.config.tier import Tier
+from extproc.config.tls import ServerTls
 
 _MIN_SECRET_CHARS = 16
 _VERSION_CHARS = 12
-
-
-class Tier(enum.StrEnum):
-    """How much a principal may use."""
-
-    FREE = "free"
-    BASIC = "basic"
-    PRO = "pro"
-    ENTERPRISE = "enterprise"
 
 
 class Polling(Section):
@@ -71,6 +65,9 @@ class Gateway(Section):
 
     listen: HostPort = TcpAddress("127.0.0.1", 10000)
     """Where clients connect."""
+
+    tls: ServerTls | None = None
+    """TLS for clients; without it they speak plainly, as where a mesh's own proxy ends TLS."""
 
     admin: HostPort = TcpAddress("127.0.0.1", 9901)
     """Envoy's admin interface; it can stop Envoy, so keep it on loopback."""
@@ -165,13 +162,13 @@ class StaticKey(Section):
     hash: Annotated[str, pydantic.StringConstraints(pattern=r"^[0-9a-f]{64}$")]
     """The keyed hash of the key, 64 lower-case hex digits, as `extproc keys create` prints it."""
 
-    team: Annotated[str, pydantic.StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")]
+    team: Team
     """The team it belongs to."""
 
     tier: Tier = Tier.FREE
     """How much it may use: `free`, `basic`, `pro`, `enterprise`."""
 
-    models: tuple[Annotated[str, pydantic.StringConstraints(pattern=r"^(\*|[A-Za-z0-9]\S*)$")], ...] = ("*",)
+    models: ModelsAllowed = ("*",)
     """The models it may ask for: keys of `models`, or `*` for all."""
 
 
@@ -235,6 +232,9 @@ class GatewayConfig(Section):
 
     keys: Keys = Keys()
     """API keys."""
+
+    identities: Identities = Identities()
+    """Callers with certificates and tokens."""
 
     ledger: Ledger = Ledger()
     """The record of every request, for billing."""

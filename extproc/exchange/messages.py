@@ -15,12 +15,17 @@ Headers = tuple[tuple[str, str], ...]
 Metadata = dict[str, str | int | float | bool]
 
 
+Claims = dict[str, dict[str, str]]
+"""The texts in a token that Envoy has verified, by the name that the configuration gives its issuer."""
+
+
 # Events: one ProcessingRequest each.
 
 
 class RequestHeaders(Struct, frozen=True):
     headers: dict[str, str]
     last: bool = False
+    claims: Claims = {}
 
 
 class RequestBody(Struct, frozen=True):

@@ -49,6 +49,7 @@ from envoy_data_plane.google.protobuf import Any, Struct, Value
 from extproc.config import pools
 from extproc.config.pools import Balancing, DialectName, Pool
 from extproc.mesh import names, wire
+from extproc.mesh.tls import towards_servers
 
 # Envoy's default, and what bounds a body chunk sent to the service well below gRPC's 4 MiB for a message.
 BUFFER_LIMIT_BYTES = 1024 * 1024
@@ -83,6 +84,7 @@ def _cluster(name: str, pool: Pool, cluster: pools.Cluster) -> Cluster:
         circuit_breakers=_circuit_breakers(pool.circuit_breaker),
         common_lb_config=ClusterCommonLbConfig(healthy_panic_threshold=Percent(value=0)),
         typed_extension_protocol_options=wire.http_options(_protocol(pool)),
+        transport_socket=towards_servers(pool.tls, http2=pool.http2) if pool.tls else None,
         upstream_connection_options=UpstreamConnectionOptions(
             tcp_keepalive=TcpKeepalive(keepalive_time=_KEEPALIVE_S, keepalive_interval=_KEEPALIVE_S)
         ),

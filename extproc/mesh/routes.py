@@ -45,6 +45,7 @@ _NOT_FOR_UPSTREAMS = [
     "authorization",
     "x-api-key",
     "cookie",
+    "x-forwarded-client-cert",
     names.POOL_HEADER,
     *names.CLIENT_CONTROLS,
 ]

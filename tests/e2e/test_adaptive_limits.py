@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Iterator
 import httpx
 import pytest
 
-from extproc.config.model import Tier
+from extproc.config.tier import Tier
 from extproc.stack.stack import TRITON_A, Stack
 from tests.helpers.beside import GatewayBeside
 from tests.helpers.limited import Answer

@@ -73,7 +73,7 @@ def connection_manager(config: GatewayConfig) -> HttpConnectionManager:
     gateway, traces = config.gateway, config.telemetry.tracing
     return HttpConnectionManager(
         stat_prefix="gateway",
-        http_filters=[*filters_before_router(config), _router()],
+        http_filters=[*filters_before_router(config), router()],
         early_header_mutation_extensions=[client_headers()],
         access_log=[access_log(gateway.access_log)] if gateway.access_log else [],
         local_reply_config=local_replies(),
@@ -126,7 +126,7 @@ def _http2(gateway: Gateway) -> Http2ProtocolOptions:
     )
 
 
-def _router() -> HttpFilter:
+def router() -> HttpFilter:
     codec = HttpFilter(name="envoy.filters.http.upstream_codec", typed_config=Any.pack(UpstreamCodec()))
     router = Router(
         # Else answers and upstream requests would carry timings and attempt counts as x-envoy-* headers.

@@ -124,8 +124,12 @@ class Service(Section):
     """What Envoy does with requests when the service is gone: `closed` refuses them with 503, `open` sends
     them, unchecked and uncounted, to `gateway.default_pool`."""
 
+    notice_s: Annotated[float, pydantic.Field(ge=0, le=60)] = 2.0
+    """After SIGTERM it says for so long that it is not healthy, and takes requests all the same: Envoys, which ask
+    every second, turn to other replicas before it stops listening. Of no use where there are none."""
+
     drain_timeout_s: Seconds = 30.0
-    """Streams in flight have this long to end after SIGTERM."""
+    """Streams in flight have this long to end after that."""
 
     @property
     def addresses(self) -> tuple[TcpAddress | UnixAddress, ...]:

@@ -196,6 +196,7 @@ def _text(directory: pathlib.Path, base: int, upstreams: Upstreams, workers: int
           admin: 127.0.0.1:{base + 2}
           workers: {workers}
           server: {server}
+          notice_s: 0
           drain_timeout_s: 1
         redis: {{url: "unix://{directory}/redis.sock"}}
         ledger: {{spool_dir: "{directory}/spool"}}

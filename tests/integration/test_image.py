@@ -78,7 +78,7 @@ def test_nothing_that_builds_is_left_and_nothing_belongs_to_the_user(build: Buil
 def _gateway(home: pathlib.Path, admin: int) -> str:
     """Everything on that a model is needed for, so that those in the image are used."""
     return textwrap.dedent(f"""
-        service: {{listen: "unix:{home}/extproc.sock", admin: "127.0.0.1:{admin}", drain_timeout_s: 5}}
+        service: {{listen: "unix:{home}/extproc.sock", admin: "127.0.0.1:{admin}", notice_s: 0, drain_timeout_s: 5}}
         redis: {{url: "unix://{home}/none.sock"}}
         ledger: {{spool_dir: "{home}/spool"}}
         keys: {{hash_secret: 0123456789abcdef}}

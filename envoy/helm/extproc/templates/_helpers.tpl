@@ -29,7 +29,7 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- $_ := set $gateway "tls" $tls }}
 {{- end }}
 {{- end }}
-{{- $service := dict "listen" "127.0.0.1:9000" "admin" "0.0.0.0:9002" "workers" .Values.extproc.workers "drain_timeout_s" .Values.extproc.drainSeconds }}
+{{- $service := dict "listen" "127.0.0.1:9000" "admin" "0.0.0.0:9002" "workers" .Values.extproc.workers "notice_s" 0 "drain_timeout_s" .Values.extproc.drainSeconds }}
 {{- $url := "${file:/etc/extproc/secrets/redis-url}" }}
 {{- if .Values.redis.enabled }}
 {{- $url = printf "redis://:${file:/etc/extproc/secrets/redis-password}@%s-redis:6379" (include "extproc.name" .) }}

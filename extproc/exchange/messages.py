@@ -23,8 +23,11 @@ Claims = dict[str, dict[str, str]]
 
 
 class RequestHeaders(Struct, frozen=True):
+    """`pools`: those Envoy can route this very request to, whatever it learns later; None: it did not say."""
+
     headers: dict[str, str]
     last: bool = False
+    pools: frozenset[str] | None = None
     claims: Claims = {}
 
 

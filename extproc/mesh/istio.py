@@ -16,7 +16,7 @@ from envoy_data_plane.envoy.config.listener.v3 import Filter
 from envoy_data_plane.google.protobuf import Any
 
 from extproc.config.model import GatewayConfig
-from extproc.mesh import names, wire
+from extproc.mesh import wire
 from extproc.mesh.clusters import pool_clusters
 from extproc.mesh.listener import connection_manager, filters_before_router, router
 from extproc.mesh.processor import processor_cluster
@@ -82,7 +82,7 @@ def _patches(config: GatewayConfig, target: Target) -> Iterator[dict[str, Json]]
         # Never "*": where a gateway has no other host, Istio gives it one of that domain, and Envoy refuses a second.
         domains = [target.host, f"{target.host}:*"]
         matched = {**context, "routeConfiguration": {"portNumber": target.port}}
-        yield _patch("VIRTUAL_HOST", matched, "ADD", {**host, "name": names.ROUTES, "domains": domains})
+        yield _patch("VIRTUAL_HOST", matched, "ADD", {**host, "domains": domains})
         return
     # The last of ours matches everything, so that Istio's own, which would pass what is not stamped, is never reached.
     vhost = {"name": f"inbound|http|{target.port}", "route": {"name": _INBOUND_ROUTE}}

@@ -20,6 +20,8 @@ from extproc.config.encoder import EncoderBackend
 from extproc.config.model import GatewayConfig
 from extproc.config.tier import Tier
 from extproc.inference import minilm
+from extproc.inference.verifier import files as verifier
+from extproc.policies import pipeline
 from extproc.stack import artifact, redis, triton
 from extproc.stack.guardian import Guardian
 from extproc.stack.ports import Ports
@@ -104,6 +106,8 @@ class Stack:
         if taken:
             raise PortsTaken(f"ports already in use: {', '.join(map(str, taken))}; move the stack with --port-base")
         minilm.build(minilm.default_folder(), progress=progress)
+        if pipeline.needs_verifier(self.config.policies):
+            verifier.build(verifier.default_folder(), progress=progress)
         install = TritonInstall.ensure(progress=progress)
         progress("Redis", 0.9)
         redis_command = None if os.environ.get("REDIS_URL") else redis.ensure_server()

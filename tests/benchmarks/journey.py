@@ -31,6 +31,7 @@ from extproc.stores.answers import RedisAnswers
 from extproc.stores.key_cache import CachedKeys
 from extproc.stores.keys import KeyHasher, KeyStore
 from extproc.stores.local_share import LocalLimiter
+from extproc.stores.neighbours import RedisNeighbours
 from extproc.telemetry.metrics import Metrics
 from extproc.telemetry.open_exchanges import OpenExchanges
 from extproc.telemetry.usage import UsageLog
@@ -47,6 +48,7 @@ def runtime(directory: Path) -> Runtime:
     config, _ = Rig(directory).config("journey")
     hasher = KeyHasher(SECRET.encode())
     store = KeyStore(config.redis.url.get_secret_value(), hasher, 0.1)
+    answers = RedisAnswers("redis://127.0.0.1:1", 0.1, 0.1, SECRET.encode(), Clock())
     services = Services(
         catalog=catalog.build(config),
         keys=CachedKeys(store, hasher, config.keys.static, Clock()),
@@ -54,7 +56,8 @@ def runtime(directory: Path) -> Runtime:
         usage=UsageLog(os.open(os.devnull, os.O_WRONLY), OpenExchanges(directory / "table")),
         limiter=LocalLimiter(Clock()),
         config_version="bench",
-        answers=RedisAnswers("redis://127.0.0.1:1", 0.1, 0.1, SECRET.encode(), Clock()),
+        answers=answers,
+        neighbours=RedisNeighbours(answers),
     )
 
     def spawn(work):  # type: ignore[no-untyped-def]

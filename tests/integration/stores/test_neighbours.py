@@ -8,6 +8,8 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from extproc.caching import EntryName, Learning, Neighbourhood, Quota, Served
 from extproc.clock import Clock
@@ -92,6 +94,33 @@ def test_identities_and_tenants_are_apart(server: RedisServer) -> None:
         assert (await shelf.near(0.0, identity="another")).neighbours == ()
         assert (await shelf.near(0.0, tenant="team:blue")).neighbours == ()
         assert len((await shelf.near(0.0)).neighbours) == 1
+
+    run(server, work)
+
+
+TENANTS = st.sampled_from(["team:a", "team:a:", "team:b", "principal:a", "team:a}v:b", "team:{a", "team:a/b", "team:"])
+IDENTITIES = st.sampled_from(["i", "i:", "i:i", "{i}", ""])
+PLACES = st.tuples(TENANTS, IDENTITIES)
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(kept=st.lists(st.tuples(PLACES, st.floats(0, 0.4)), max_size=12), asked=PLACES, angle=st.floats(0, 0.4))
+def test_nobody_is_shown_what_is_not_of_his_tenant_and_identity(
+    server: RedisServer, kept: list[tuple[tuple[str, str], float]], asked: tuple[str, str], angle: float
+) -> None:
+    """Whatever the names and however near the vectors: titles say whose they are."""
+    server.flush()
+
+    async def work(shelf: Shelf) -> None:
+        titles: dict[tuple[str, str], set[str]] = {}
+        for number, (place, at) in enumerate(kept):
+            title = f"{number} of {place}"
+            await shelf.keep(title, at, tenant=place[0], identity=place[1])
+            titles.setdefault(place, set()).add(title)
+        found = (await shelf.near(angle, tenant=asked[0], identity=asked[1], least=0.5)).neighbours
+        assert {one.name.tenant for one in found} <= {asked[0]}
+        assert {one.question for one in found} <= titles.get(asked, set())
+        assert len(found) == min(3, len(titles.get(asked, set())))
 
     run(server, work)
 

@@ -32,10 +32,6 @@ def declared() -> list[tuple[Descriptor, FieldDescriptor]]:
 def with_only(message: Descriptor, field: FieldDescriptor) -> Message:
     """An instance in which `field` alone is set, nested messages down to a leaf."""
     instance = GetMessageClass(message)()
-    if field.message_type is not None and field.message_type.GetOptions().map_entry:
-        with_value = with_only(field.message_type, field.message_type.fields_by_name["value"])
-        getattr(instance, field.name)["key"].CopyFrom(with_value.value)  # type: ignore[attr-defined]
-        return instance
     if field.message_type is not None and field.message_type.full_name == "google.protobuf.Struct":
         value: Any = GetMessageClass(field.message_type)()
         value.update({"number": 1.5, "text": "t", "inner": {"flag": True}})

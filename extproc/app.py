@@ -309,7 +309,7 @@ class Worker:
         await stop.wait()
         loop.remove_reader(supervisor)
         looking.cancel()
-        await self._server.drain(config.service.drain_timeout_s)
+        await self._server.drain(config.service.drain_timeout_s, config.service.notice_s)
         await self._tasks.finish(pipeline.CLOSE_DEADLINE_S)
         await self._keys.close()
         await self._limits.close()
@@ -328,6 +328,7 @@ class Worker:
         services = Services(
             catalog=self._catalog,
             keys=self._keys.cache,
+            identities=config.identities,
             metrics=self._metrics,
             usage=self._usage,
             limiter=self._limits.limiter,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -23,7 +24,8 @@ from extproc.policies.semantic_cache import SemanticCache
 
 def load(path: Path, env: Mapping[str, str] | None = None) -> GatewayConfig:
     """The configuration, everything checked that can be without a network. Raises ConfigError."""
-    return config.load(path, pipeline.SETTINGS, env, checks=(_tokenizers, _rules, _budgets, _encoder, _semantic_cache))
+    checks = (_tokenizers, _rules, _budgets, _issuers, _encoder, _semantic_cache)
+    return config.load(path, pipeline.SETTINGS, env, checks=checks)
 
 
 def _rules(checked: GatewayConfig) -> Iterator[tuple[Key, str]]:
@@ -54,6 +56,17 @@ def _tokenizers(checked: GatewayConfig) -> Iterator[tuple[Key, str]]:
             except ValueError as error:
                 yield ("models", name, key), str(error)
                 break
+
+
+def _issuers(checked: GatewayConfig) -> Iterator[tuple[Key, str]]:
+    """Envoy takes no issuer without keys."""
+    for name, issuer in checked.identities.issuers.items():
+        try:
+            keys = json.loads(issuer.jwks_file.read_bytes())["keys"]
+        except (OSError, ValueError, TypeError, KeyError):
+            keys = None
+        if not (isinstance(keys, list) and keys):
+            yield ("identities", "issuers", name, "jwks_file"), "this is no JSON Web Key Set with a key"
 
 
 def _encoder(checked: GatewayConfig) -> Iterator[tuple[Key, str]]:

@@ -156,7 +156,7 @@ class Journey:
 
     async def _on_head(self, event: RequestHeaders, began_s: float) -> None:
         headers = event.headers
-        head = RequestHead(headers.get(":method", ""), headers.get(":path", ""), headers)
+        head = RequestHead(headers.get(":method", ""), headers.get(":path", ""), headers, event.claims)
         ctx = self._ctx = RequestContext(head, began_s, self._clock.wall())
         ctx.trace = self._trace
         ctx.reachable = event.pools

@@ -173,7 +173,8 @@ class Supervisor:
         for worker in self._workers:
             worker.stop()
         # The finalizers of the last streams come after the drain.
-        grace_s = self._config.service.drain_timeout_s + pipeline.CLOSE_DEADLINE_S
+        service = self._config.service
+        grace_s = service.notice_s + service.drain_timeout_s + pipeline.CLOSE_DEADLINE_S
         _, late = await asyncio.wait(running, timeout=grace_s)
         if late:
             for worker in self._workers:

@@ -94,7 +94,7 @@ def _first_model(config: GatewayConfig, operation: str) -> str:
 async def _made_keys(config: GatewayConfig) -> AsyncIterator[Mapping[str, str]]:
     from extproc.audit.record import Action
     from extproc.cli.audit import AdminTrail
-    from extproc.config.model import Tier
+    from extproc.config.tier import Tier
     from extproc.stores.keys import KeyHasher, KeyStore
 
     trail = AdminTrail(config)

@@ -47,7 +47,7 @@ def add_commands(commands: "Commands") -> None:
 
 def _create(arguments: argparse.Namespace) -> int:
     from extproc.audit.record import Action
-    from extproc.config.model import Tier
+    from extproc.config.tier import Tier
 
     config = load_config(arguments)
     models = tuple(arguments.model or ("*",))

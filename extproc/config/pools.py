@@ -12,6 +12,7 @@ import pydantic
 from extproc.config.address import HostPort
 from extproc.config.balancing import Balancing, ConsistentHash
 from extproc.config.section import Name, Seconds, Section
+from extproc.config.tls import UpstreamTls
 from extproc.operation import Operation
 
 _Count = Annotated[int, pydantic.Field(ge=1, le=1_000_000)]
@@ -136,6 +137,9 @@ class Pool(Section):
 
     http2: bool = False
     """Speak HTTP/2 (prior knowledge) to the servers."""
+
+    tls: UpstreamTls | None = None
+    """Speak TLS to the servers."""
 
     connect_timeout_s: Seconds = 1.0
     """A connection not established by then has failed."""

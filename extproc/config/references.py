@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 
 from extproc.config.address import TcpAddress
 from extproc.config.document import Key
+from extproc.config.identities import Credentials
 from extproc.config.model import GatewayConfig
 from extproc.config.models import Model, TiktokenTokenizer
 from extproc.config.policy import FailureMode
@@ -23,6 +24,7 @@ def broken_references(config: GatewayConfig) -> Iterator[Finding]:
     yield from _listeners(config)
     yield from _fail_open(config)
     yield from _keys(config)
+    yield from _identities(config)
     for name, model in config.models.items():
         yield from _model(("models", name), model, config.pools)
     for name, pool in config.pools.items():
@@ -72,6 +74,22 @@ def _keys(config: GatewayConfig) -> Iterator[Finding]:
                 yield ("keys", "static", name, "models", index), f"there is no model {model}"
 
 
+def _identities(config: GatewayConfig) -> Iterator[Finding]:
+    identities = config.identities
+    if identities.require is Credentials.BOTH and not identities.workloads:
+        yield ("identities", "require"), "both needs workloads"
+    kinds = (("workloads", identities.workloads), ("issuers", identities.issuers))
+    for kind, entries in kinds:
+        for name, entry in entries.items():
+            for index, model in enumerate(entry.models):
+                if model != "*" and model not in config.models:
+                    yield ("identities", kind, name, "models", index), f"there is no model {model}"
+    issuers: dict[str, str] = {}
+    for name, issuer in identities.issuers.items():
+        if issuers.setdefault(issuer.issuer, name) != name:
+            yield ("identities", "issuers", name, "issuer"), f"{issuers[issuer.issuer]} is the same"
+
+
 def _model(key: Key, model: Model, pools: Mapping[str, Pool]) -> Iterator[Finding]:
     if len(set(model.operations)) < len(model.operations):
         yield (*key, "operations"), "an operation is named twice"
@@ -104,6 +122,8 @@ def _pool(key: Key, pool: Pool) -> Iterator[Finding]:
         yield (*key, "clusters"), "every weight is 0, so nothing would be served"
     if pool.consistent_hash is not None and pool.hashing is None:
         yield (*key, "consistent_hash"), f"balancing is {pool.balancing}, which has no keys"
+    tls = pool.tls
+    nameless = tls is not None and tls.server_name is None and tls.spiffe_id is None
     seen: dict[TcpAddress, str] = {}
     for name, cluster in pool.clusters.items():
         if cluster.metrics and len(cluster.metrics) != len(cluster.endpoints):
@@ -112,3 +132,5 @@ def _pool(key: Key, pool: Pool) -> Iterator[Finding]:
             if endpoint in seen:
                 yield (*key, "clusters", name, "endpoints", index), f"cluster {seen[endpoint]} has it already"
             seen[endpoint] = name
+            if nameless and endpoint.is_ip:
+                yield (*key, "tls"), f"{endpoint} is no name: give server_name or spiffe_id"

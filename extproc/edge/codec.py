@@ -24,6 +24,7 @@ from extproc.exchange.messages import (
     AnswerBodyReply,
     AnswerHeadersReply,
     BodyReply,
+    Claims,
     Event,
     Headers,
     HeadersReply,
@@ -40,6 +41,8 @@ from extproc.exchange.messages import (
 
 NAMESPACE = "extproc"
 """Dynamic metadata namespace."""
+
+_JWT_NAMESPACE = "envoy.filters.http.jwt_authn"
 
 DETAILS_PREFIX = "extproc."
 """How Envoy's response code details begin where we answered; by it the generated configuration leaves our errors as
@@ -62,8 +65,8 @@ def decode(message: ProcessingRequest) -> Event:
         return RequestBody(message.request_body.body, message.request_body.end_of_stream)
     if kind == "request_headers":
         _check_modes(message)
-        headers, pools = _headers(message.request_headers), _pools(message)
-        return RequestHeaders(headers, message.request_headers.end_of_stream, pools)
+        headers, last = _headers(message.request_headers), message.request_headers.end_of_stream
+        return RequestHeaders(headers, last, _pools(message), _claims(message))
     if kind == "response_headers":
         return ResponseHeaders(_headers(message.response_headers), message.response_headers.end_of_stream)
     if kind == "request_trailers":
@@ -78,6 +81,22 @@ def _check_modes(message: ProcessingRequest) -> None:
     duplex = ProcessingMode.FULL_DUPLEX_STREAMED
     if config.request_body_mode != duplex or config.response_body_mode != duplex:
         raise ProtocolError("the ext_proc filter must have both body modes FULL_DUPLEX_STREAMED")
+
+
+def _claims(message: ProcessingRequest) -> Claims:
+    """What Envoy's jwt_authn filter found in a token that it accepted; nobody else can write its namespace."""
+    found = message.metadata_context.filter_metadata
+    if _JWT_NAMESPACE not in found:  # asking a map for what it lacks would add it
+        return {}
+    issuers = found[_JWT_NAMESPACE].fields.items()
+    return {
+        issuer: {
+            name: claim.string_value
+            for name, claim in payload.struct_value.fields.items()
+            if claim.WhichOneof("kind") == "string_value"
+        }
+        for issuer, payload in issuers
+    }
 
 
 def _pools(message: ProcessingRequest) -> frozenset[str] | None:

@@ -15,6 +15,10 @@ Headers = tuple[tuple[str, str], ...]
 Metadata = dict[str, str | int | float | bool]
 
 
+Claims = dict[str, dict[str, str]]
+"""The texts in a token that Envoy has verified, by the name that the configuration gives its issuer."""
+
+
 # Events: one ProcessingRequest each.
 
 
@@ -24,6 +28,7 @@ class RequestHeaders(Struct, frozen=True):
     headers: dict[str, str]
     last: bool = False
     pools: frozenset[str] | None = None
+    claims: Claims = {}
 
 
 class RequestBody(Struct, frozen=True):

@@ -54,6 +54,7 @@ from extproc.config import pools
 from extproc.config.balancing import Balancing, HashTable
 from extproc.config.pools import DialectName, Pool
 from extproc.mesh import names, wire
+from extproc.mesh.tls import towards_servers
 
 # Envoy's default, and what bounds a body chunk sent to the service well below gRPC's 4 MiB for a message.
 BUFFER_LIMIT_BYTES = 1024 * 1024
@@ -95,6 +96,7 @@ def _cluster(name: str, pool_name: str, pool: Pool, members: Mapping[str, pools.
         circuit_breakers=_circuit_breakers(pool.circuit_breaker, len(members)),
         common_lb_config=ClusterCommonLbConfig(healthy_panic_threshold=Percent(value=0)),
         typed_extension_protocol_options=wire.http_options(_protocol(pool)),
+        transport_socket=towards_servers(pool.tls, http2=pool.http2) if pool.tls else None,
         upstream_connection_options=UpstreamConnectionOptions(
             tcp_keepalive=TcpKeepalive(keepalive_time=_KEEPALIVE_S, keepalive_interval=_KEEPALIVE_S)
         ),

@@ -57,7 +57,7 @@ from envoy_data_plane.xds.type.matcher.v3 import MatcherOnMatch as OnMatch
 from extproc.config.address import TcpAddress
 from extproc.config.model import GatewayConfig
 from extproc.config.policy import FailureMode
-from extproc.mesh import names, wire
+from extproc.mesh import names, tokens, wire
 
 _UNLIMITED = 1_000_000
 _PING_INTERVAL_S = 1.0
@@ -89,11 +89,17 @@ def processor_filter(config: GatewayConfig) -> HttpFilter:
         # The stamp has to be able to choose the route, so the one chosen before it is always forgotten.
         route_cache_action=ExternalProcessorRouteCacheAction.CLEAR,
         metadata_options=MetadataOptions(
-            receiving_namespaces=MetadataOptionsMetadataNamespaces(untyped=[names.METADATA_NAMESPACE])
+            receiving_namespaces=MetadataOptionsMetadataNamespaces(untyped=[names.METADATA_NAMESPACE]),
+            forwarding_namespaces=_forwarded(config),
         ),
         stat_prefix="extproc",
     )
     return _once_requested(wire.extension("envoy.filters.http.ext_proc", processor))
+
+
+def _forwarded(config: GatewayConfig) -> MetadataOptionsMetadataNamespaces | None:
+    """Each message carries it, so only where there is something to carry."""
+    return MetadataOptionsMetadataNamespaces(untyped=[tokens.NAMESPACE]) if config.identities.issuers else None
 
 
 def _to_another_worker(service: GrpcService) -> GrpcService:

@@ -50,6 +50,7 @@ _NOT_FOR_UPSTREAMS = [
     "authorization",
     "x-api-key",
     "cookie",
+    "x-forwarded-client-cert",
     names.POOL_HEADER,
     names.MIRROR_HEADER,
     *names.CLIENT_CONTROLS,

@@ -23,8 +23,8 @@ from extproc.mesh import names, wire
 _KEPT_PREFIX = "x-kept-"
 
 
-def client_headers() -> TypedExtensionConfig:
-    """Removes every header that has a meaning inside the gateway."""
+def client_headers(*more: HeaderMutation) -> TypedExtensionConfig:
+    """Removes every header that has a meaning inside the gateway, and does what `more` says."""
     kept = {name: _KEPT_PREFIX + name.removeprefix(names.HEADER_PREFIX) for name in names.CLIENT_CONTROLS}
     mutations: list[HeaderMutation] = [wire.mutate_remove_prefix(_KEPT_PREFIX)]
     # A header that the client did not send has an empty value, and empty values are not set.
@@ -37,7 +37,7 @@ def client_headers() -> TypedExtensionConfig:
         wire.mutate_remove(names.ENDPOINT_HEADER),
     ]
     mutations += [wire.mutate_set(name, f"%REQ({safe})%") for name, safe in kept.items()]
-    mutations.append(wire.mutate_remove_prefix(_KEPT_PREFIX))
+    mutations += [wire.mutate_remove_prefix(_KEPT_PREFIX), *more]
     return wire.extension("envoy.http.early_header_mutation.header_mutation", EarlyHeaderMutation(mutations=mutations))
 
 

@@ -16,6 +16,7 @@ from msgspec import Struct
 from extproc.audit.record import AuditTrail, NoTrail
 from extproc.caching import AnswerStore, SemanticIndex
 from extproc.clock import Clock
+from extproc.config.identities import Identities
 from extproc.config.policy import PolicySettings
 from extproc.dialects.answer import AnswerEvent
 from extproc.dialects.feedback import Feedback
@@ -176,6 +177,7 @@ class Services:
     answers: AnswerStore
     neighbours: SemanticIndex
     answers_version: str = ""
+    identities: Identities = field(default_factory=Identities)
     audit: AuditTrail = field(default_factory=NoTrail)
     encoder: Encoder | None = None
     verifier: PairVerifier | None = None

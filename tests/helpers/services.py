@@ -57,7 +57,13 @@ class ServedGateway:
     """Started by `start`. Its parts can be stopped, killed and started again."""
 
     def __init__(
-        self, directory: pathlib.Path, upstreams: Upstreams, workers: int, policies: str, server: GrpcServer
+        self,
+        directory: pathlib.Path,
+        upstreams: Upstreams,
+        workers: int,
+        policies: str,
+        server: GrpcServer,
+        tls: str = "null",
     ) -> None:
         base = ports.free_base()
         self.port, self.admin_port = base, base + 1
@@ -66,7 +72,7 @@ class ServedGateway:
         self._guardian = Guardian()
         self._clients = ExitStack()
         self._config_file = directory / "gateway.yaml"
-        self._config_file.write_text(_text(directory, base, upstreams, workers, server) + policies)
+        self._config_file.write_text(_text(directory, base, upstreams, workers, server, tls) + policies)
         self.config = configuration.load(self._config_file, pipeline.SETTINGS)
         bootstrap = write_xds(self.config, directory / "xds")
         serve = (sys.executable, "-m", "extproc", "serve", "--config", str(self._config_file))
@@ -148,10 +154,12 @@ def served(
     workers: int = 1,
     policies: str = "",
     server: GrpcServer = GrpcServer.GRPCIO,
+    tls: str = "null",
 ) -> Iterator[ServedGateway]:
-    """A gateway that runs, and is gone afterwards. `policies` is that section of its configuration."""
+    """A gateway that runs, and is gone afterwards. `policies` is that section of its configuration and what else is
+    to stand at its end, `tls` its section `gateway.tls`."""
     directory.mkdir(exist_ok=True)
-    gateway = ServedGateway(directory, upstreams, workers, policies, server)
+    gateway = ServedGateway(directory, upstreams, workers, policies, server, tls)
     try:
         gateway.start()
         yield gateway
@@ -183,7 +191,7 @@ class Worlds(Generic[World]):
         self._running.close()
 
 
-def _text(directory: pathlib.Path, base: int, upstreams: Upstreams, workers: int, server: GrpcServer) -> str:
+def _text(directory: pathlib.Path, base: int, upstreams: Upstreams, workers: int, server: GrpcServer, tls: str) -> str:
     hasher = KeyHasher(SECRET.encode())
     more = "\n          ".join(f"{name}: {{pool: {name}, operations: [chat], {_LONG}}}" for name in upstreams.more)
     return textwrap.dedent(f"""
@@ -193,11 +201,13 @@ def _text(directory: pathlib.Path, base: int, upstreams: Upstreams, workers: int
           access_log: {directory}/access.log
           max_body_bytes: {MAX_BODY_BYTES}
           request_timeout_s: 1
+          tls: {tls}
         service:
           listen: unix:{directory}/extproc.sock
           admin: 127.0.0.1:{base + 2}
           workers: {workers}
           server: {server}
+          notice_s: 0
           drain_timeout_s: 1
         redis: {{url: "unix://{directory}/redis.sock"}}
         ledger: {{spool_dir: "{directory}/spool"}}

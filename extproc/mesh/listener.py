@@ -48,6 +48,8 @@ _CONNECTION_WINDOW_BYTES = 1024 * 1024
 def listener(config: GatewayConfig, rds: Rds | None) -> Listener:
     """The listener with its routes in it, or, with `rds`, got from there."""
     manager = connection_manager(config)
+    # Here only: the Envoy of a mesh may be older than its stats access logger is.
+    manager.access_log.append(token_stats())
     if rds is None:
         manager.route_config = routes(config)
     else:
@@ -76,7 +78,7 @@ def connection_manager(config: GatewayConfig) -> HttpConnectionManager:
         stat_prefix="gateway",
         http_filters=[*filters_before_router(config), router()],
         early_header_mutation_extensions=[client_headers()],
-        access_log=[*([access_log(gateway.access_log)] if gateway.access_log else []), token_stats()],
+        access_log=[access_log(gateway.access_log)] if gateway.access_log else [],
         local_reply_config=local_replies(),
         tracing=tracing(traces) if traces else None,
         # Only what this Envoy has verified itself: without a certificate the header is removed.

@@ -28,6 +28,8 @@ SERVICE_FIELDS = (
     "model",
     "operation",
     "pool",
+    "fallback_from",
+    "served_model",
     "prompt_tokens",
     "completion_tokens",
     "cached_tokens",

@@ -35,7 +35,7 @@ from extproc.mesh.sanitise import client_headers, upstream_headers
 from extproc.mesh.tracing import tracing
 
 _MAX_HEADERS = 100
-_MAX_HEADERS_KB = 60
+MAX_HEADERS_KB = 60
 _STREAM_WINDOW_BYTES = 256 * 1024
 _CONNECTION_WINDOW_BYTES = 1024 * 1024
 
@@ -64,7 +64,7 @@ def connection_manager(config: GatewayConfig) -> HttpConnectionManager:
     gateway, traces = config.gateway, config.telemetry.tracing
     return HttpConnectionManager(
         stat_prefix="gateway",
-        http_filters=[note_path(), readiness(), processor_filter(config), _router()],
+        http_filters=[note_path(), readiness(), processor_filter(config), router()],
         early_header_mutation_extensions=[client_headers()],
         access_log=[access_log(gateway.access_log)] if gateway.access_log else [],
         local_reply_config=local_replies(),
@@ -81,7 +81,7 @@ def connection_manager(config: GatewayConfig) -> HttpConnectionManager:
         merge_slashes=True,
         path_with_escaped_slashes_action=HttpConnectionManagerPathWithEscapedSlashesAction.REJECT_REQUEST,
         server_name="extproc",
-        max_request_headers_kb=_MAX_HEADERS_KB,
+        max_request_headers_kb=MAX_HEADERS_KB,
         stream_idle_timeout=wire.seconds(gateway.stream_idle_timeout_s),
         request_timeout=wire.seconds(gateway.request_timeout_s),
         request_headers_timeout=wire.seconds(gateway.request_headers_timeout_s),
@@ -114,7 +114,8 @@ def _http2(gateway: Gateway) -> Http2ProtocolOptions:
     )
 
 
-def _router() -> HttpFilter:
+def router() -> HttpFilter:
+    """To the pools, and back without what only the service may say."""
     codec = HttpFilter(name="envoy.filters.http.upstream_codec", typed_config=Any.pack(UpstreamCodec()))
     router = Router(
         # Else answers and upstream requests would carry timings and attempt counts as x-envoy-* headers.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from extproc import tokenization
 from extproc.config.model import GatewayConfig
@@ -50,11 +50,20 @@ class Model:
 
 
 @dataclass(frozen=True, slots=True)
+class Fallback:
+    """Another pool for what one failed to answer. `model` None: it serves the same model."""
+
+    pool: Pool
+    model: Model | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Catalog:
-    """Every model and pool, by name."""
+    """Every model and pool, by name; and by a pool's name what to try when it fails, in order."""
 
     models: Mapping[str, Model]
     pools: Mapping[str, Pool]
+    fallbacks: Mapping[str, tuple[Fallback, ...]] = field(default_factory=dict)
 
 
 def build(config: GatewayConfig) -> Catalog:
@@ -64,7 +73,11 @@ def build(config: GatewayConfig) -> Catalog:
         name: Model(name, model, pools[model.pool], _tokenizer(model), _version(model))
         for name, model in config.models.items()
     }
-    return Catalog(models, pools)
+    fallbacks = {
+        name: tuple(Fallback(pools[one.pool], models.get(one.public_model or "")) for one in pool.fallback)
+        for name, pool in config.pools.items()
+    }
+    return Catalog(models, pools, fallbacks)
 
 
 def _version(model: ModelConfig) -> str:

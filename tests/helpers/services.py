@@ -55,7 +55,13 @@ class ServedGateway:
     """Started by `start`. Its parts can be stopped, killed and started again."""
 
     def __init__(
-        self, directory: pathlib.Path, upstreams: Upstreams, workers: int, policies: str, server: GrpcServer
+        self,
+        directory: pathlib.Path,
+        upstreams: Upstreams,
+        workers: int,
+        policies: str,
+        server: GrpcServer,
+        more: Mapping[str, str],
     ) -> None:
         base = ports.free_base()
         self.port, self.admin_port = base, base + 1
@@ -64,7 +70,11 @@ class ServedGateway:
         self._guardian = Guardian()
         self._clients = ExitStack()
         self._config_file = directory / "gateway.yaml"
-        self._config_file.write_text(_text(directory, base, upstreams, workers, server) + policies)
+        text = _text(directory, base, upstreams, workers, server) + policies
+        for section, lines in more.items():
+            inner = textwrap.indent(textwrap.dedent(lines), "  ")
+            text = text.replace(f"\n{section}:\n", f"\n{section}:\n{inner}\n", 1)
+        self._config_file.write_text(text)
         self.config = configuration.load(self._config_file, pipeline.SETTINGS)
         bootstrap = write_xds(self.config, directory / "xds")
         serve = (sys.executable, "-m", "extproc", "serve", "--config", str(self._config_file))
@@ -138,10 +148,12 @@ def served(
     workers: int = 1,
     policies: str = "",
     server: GrpcServer = GrpcServer.GRPCIO,
+    more: Mapping[str, str] | None = None,
 ) -> Iterator[ServedGateway]:
-    """A gateway that runs, and is gone afterwards. `policies` is that section of its configuration."""
+    """A gateway that runs, and is gone afterwards. `policies` is that section of its configuration, `more` what other
+    sections have besides."""
     directory.mkdir(exist_ok=True)
-    gateway = ServedGateway(directory, upstreams, workers, policies, server)
+    gateway = ServedGateway(directory, upstreams, workers, policies, server, more or {})
     try:
         gateway.start()
         yield gateway

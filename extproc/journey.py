@@ -18,7 +18,7 @@ import logging
 import uuid
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from extproc.dialects import feedback
@@ -65,6 +65,7 @@ _NOT_OURS = ("content-length", "content-encoding", "etag")
 _KEPT_OF_FAILURES = frozenset({":status", "x-request-id", "date", "server"})
 _RETRIABLE = (429, 503)
 _RETRY_AFTER_S = 1
+_MAX_RETRY_AFTER_S = 120
 _JSON = ("content-type", "application/json")
 _log = logging.getLogger(__name__)
 
@@ -95,6 +96,7 @@ class Journey:
         self._answering = False
         self._done = False
         self._failed_headers: tuple[str, ...] = ()
+        self._busy_for_s = ""
         self._held = b""
         self._ending = Termination.CANCELLED
         self._closed = False
@@ -247,6 +249,7 @@ class Journey:
         self._decoder = pool.dialect.decoder(ctx.request, status, event.headers.get("content-type", ""))
         self._encoder = self._api().encoder(ctx.request, self._identity(ctx), ctx.progress.totals)
         self._failed_headers = tuple(name for name in event.headers if name not in _KEPT_OF_FAILURES)
+        self._busy_for_s = event.headers.get("retry-after", "")
         if event.last:
             await self._on_response_data(b"", True)
 
@@ -397,6 +400,9 @@ class Journey:
     async def _break_off(self, events: Sequence[AnswerEvent], rejection: Rejection, termination: Termination) -> None:
         """The answer can't go on: an error status while that is possible, an error at the stream's end otherwise."""
         if not self._exchange.responding:
+            if termination is Termination.UPSTREAM_ERROR and self._busy_for_s.isdecimal():
+                retry_after_s = min(max(int(self._busy_for_s[:9]), 1), _MAX_RETRY_AFTER_S)
+                rejection = replace(rejection, retry_after_s=retry_after_s)
             await self._refuse(rejection, termination)
             return
         assert self._encoder is not None

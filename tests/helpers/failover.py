@@ -20,6 +20,7 @@ twins: {{pool: twins, operations: [chat], context_window: 4096, {_LLM}}}
 lonely: {{pool: lonely, operations: [chat], context_window: 4096, {_LLM}}}
 narrow: {{pool: narrow, operations: [chat], context_window: 4096, {_LLM}}}
 fragile: {{pool: fragile, operations: [chat], context_window: 4096, {_LLM}}}
+tensors: {{pool: tensors, operations: [infer], context_window: 4096}}
 """
 RETRIES = 3
 
@@ -42,6 +43,8 @@ def pools(main: int, twin: int, spare_port: int, small: int) -> str:
         lonely: {{{openai}, clusters: {clusters(main)}, retries: {RETRIES}, {steady}}}
         narrow: {{{openai}, clusters: {clusters(main)}, {steady}, circuit_breaker: {{max_requests: 1}}, {spare}}}
         fragile: {{{openai}, clusters: {clusters(main)}, retries: 0, outlier_detection: {fragile}, {spare}}}
+        tensors: {{dialect: kserve, model: t, clusters: {clusters(main)}, {steady}, fallback: [{{pool: tensors2}}]}}
+        tensors2: {{dialect: kserve, model: t2, clusters: {clusters(spare_port)}, {steady}}}
         """)
 
 

@@ -5,18 +5,20 @@ import pathlib
 import re
 import stat
 import threading
+import time
 from collections.abc import Mapping
 from typing import Any
 
 import pytest
 
-from tests.helpers.failing import BUSY, CHAT, ERROR
+from tests.helpers.failing import BUSY, CHAT, ERROR, TENSOR
 from tests.helpers.failover import World, generate, said
 from tests.helpers.processes import wait_until
-from tests.helpers.raw_http import Connection, request
+from tests.helpers.raw_http import Connection, exchange, request
 from tests.helpers.scripted_upstream import Call, Script, answers, content, hang, hang_up, stream, whole
 from tests.helpers.services import KEY, on_both_servers
 
+TENSORS = b"{}\x00\x01\xff"
 FAILURES: dict[str, Script] = {
     "503": answers(503, ERROR),
     "502": answers(502, ERROR),
@@ -28,6 +30,7 @@ FAILURES: dict[str, Script] = {
     "hangs": hang,
     "an error after its 200": stream(b"data: " + ERROR + b"\n\n"),
     "no answer at all": stream(),
+    "redirects": answers(302, b""),
     "a word, and an error in the same breath": answers(
         200, content("one") + b"data: " + ERROR + b"\n\n", "text/event-stream"
     ),
@@ -153,6 +156,60 @@ def test_a_client_that_leaves_ends_the_other_pools_work(world: World) -> None:
             assert wait_until(lambda: bool(world.spare.seen))
         assert world.spare.was_left(before)
     assert entries.only["termination"] == "CANCELLED"
+
+
+def test_an_error_before_the_first_word_and_then_silence(world: World) -> None:
+    """Nobody waits for the end of an answer that has failed."""
+    world.main.script = stream(b"data: " + ERROR + b"\n\n", then=lambda call: call.wait_until_left())
+    before = world.main.left
+    assert said(world.ask(stream=True)) == "hello there"
+    assert world.main.was_left(before)
+
+
+@pytest.mark.parametrize("streams", [False, True], ids=["whole", "stream"])
+def test_a_head_and_nothing_more_is_the_end(world: World, streams: bool) -> None:
+    """Envoy has an answer in its hands then, and answers by itself when that breaks."""
+
+    def dies(call: Call) -> None:
+        call.start(200, "text/event-stream")
+        time.sleep(0.2)  # else Envoy may see the head and the end together
+        call.hang_up()
+
+    world.main.script = dies
+    with world.books.accounted() as entries:
+        answer = world.ask(stream=streams)
+    assert (answer.status, answer.json()["error"]["code"]) == (502, "upstream_error")
+    assert entries.only["termination"] == "CANCELLED"
+    assert not world.spare.seen
+
+
+@pytest.mark.parametrize(("says", "told"), [("7", "7"), ("0", "1"), ("86400", "120"), ("soon", "1")])
+def test_a_busy_server_says_when_to_come_back(world: World, says: str, told: str) -> None:
+    def busy(call: Call) -> None:
+        call.start(429, "application/json", f"retry-after: {says}\r\ncontent-length: {len(ERROR)}")
+        call.write(ERROR)
+
+    world.main.script = busy
+    answer = world.ask("lonely")
+    assert (answer.status, answer.headers["retry-after"]) == (503, told)
+
+
+def test_tensors_that_nobody_reads(world: World) -> None:
+    world.main.script = answers(503, b'{"error":"busy"}')
+
+    def infers(call: Call) -> None:
+        head = f"inference-header-content-length: 2\r\ncontent-length: {len(TENSORS)}"
+        call.start(200, "application/octet-stream", head)
+        call.write(TENSORS)
+
+    world.spare.script = infers
+    body = json.dumps({"inputs": [TENSOR]}).encode()
+    answer = exchange(world.gateway.port, request("/v2/models/tensors/infer", body, key=KEY))
+    assert (answer.status, answer.body, answer.headers["x-extproc-pool"]) == (200, TENSORS, "tensors2")
+    assert answer.headers["content-type"] == "application/octet-stream"
+    assert answer.headers["inference-header-content-length"] == "2"
+    (seen,) = world.spare.seen
+    assert (seen.path, seen.body) == ("/v2/models/t2/infer", body)
 
 
 def test_the_same_request_and_nothing_that_was_forged(world: World) -> None:

@@ -1,5 +1,6 @@
 """docs/failover.md is true, with real Tritons: the one that is killed costs no request, and serves again afterwards."""
 
+import functools
 import os
 import pathlib
 import re
@@ -9,6 +10,7 @@ import threading
 from collections import Counter
 from collections.abc import Iterator
 
+import httpx
 import openai
 import pytest
 
@@ -58,6 +60,45 @@ def test_the_example(gateway: GatewayBeside, stack: Stack, stack_key: str) -> No
     assert run_example(gateway, stack_key) == "200 reserve"
     stack.start(TRITON_A)
     assert wait_until(lambda: run_example(gateway, stack_key) == "200 demo")
+
+
+def test_a_triton_whose_model_died_and_that_is_still_ready(
+    gateway: GatewayBeside, stack: Stack, stack_key: str
+) -> None:
+    with openai.OpenAI(base_url=gateway.base_url, api_key=stack_key, max_retries=0, timeout=20) as client:
+        with pytest.raises((httpx.RemoteProtocolError, openai.APIError)):
+            list(
+                client.chat.completions.create(model="demo-llm", messages=prompt("[[demo:crash-after=3]]"), stream=True)
+            )
+        for streams in (False, True):
+            answer = client.chat.completions.with_raw_response.create(
+                model="demo-llm", messages=prompt(""), max_tokens=2, stream=streams
+            )
+            assert answer.headers["x-extproc-pool"] == "reserve"
+    stack.process(TRITON_A).kill()  # which only a restart repairs; `stack` starts it again
+
+
+def test_a_fallback_comes_and_goes_while_everything_runs(gateway: GatewayBeside, stack: Stack, stack_key: str) -> None:
+    with_fallback = gateway.config_path.read_text()
+    without = re.sub(r"^    fallback:\n.*\n", "", with_fallback, flags=re.MULTILINE)
+    stack.process(TRITON_A).kill()
+    with openai.OpenAI(base_url=gateway.base_url, api_key=stack_key, max_retries=0, timeout=20) as client:
+
+        def status() -> int:
+            try:
+                client.chat.completions.create(model="demo-llm", messages=prompt(""), max_tokens=2)
+            except openai.APIStatusError as error:
+                return error.status_code
+            return 200
+
+        def answers_with(expected: int) -> bool:
+            return status() == expected
+
+        assert status() == 200
+        for text, expected in ((without, 503), (with_fallback, 200)):
+            gateway.change(text)
+            gateway.write_envoy()
+            assert wait_until(functools.partial(answers_with, expected))
 
 
 def test_a_triton_killed_under_load_costs_no_request(gateway: GatewayBeside, stack: Stack, stack_key: str) -> None:

@@ -100,9 +100,10 @@ def _fallback(key: Key, name: str, fallback: Fallback, config: GatewayConfig) ->
         if not CARRIES[dialect].intersection(asked.operations):
             yield (*key, "pool"), f"its {dialect} dialect carries nothing that is asked of model {asked_name}"
         serving = asked if fallback.public_model is None else config.models[fallback.public_model]
-        takes_one_text = dialect is DialectName.TRITON_GENERATE
-        if takes_one_text and Operation.CHAT in asked.operations and serving.chat_template is None:
-            yield (*key, "pool"), f"chat over triton-generate needs a chat_template, which {asked_name} has not here"
+        takes_one_text = dialect is DialectName.TRITON_GENERATE and Operation.CHAT in asked.operations
+        if takes_one_text and (serving.chat_template is None or serving.tokenizer is None):
+            needs = "chat over triton-generate needs a tokenizer and a chat_template"
+            yield (*key, "pool"), f"{needs}, which {fallback.public_model or asked_name} has not"
         if asked.price and serving.price and asked.price.currency != serving.price.currency:
             yield (*key, "public_model"), f"its price is in another currency than that of {asked_name}"
 

@@ -77,3 +77,14 @@ policies:
         gateway_file.load(path, {})
     path.write_text(path.read_text().replace("USD", "EUR"))
     gateway_file.load(path, {})
+
+
+def test_a_template_that_cannot_render_where_a_fallback_needs_it(tmp_path: Path) -> None:
+    config = CONFIG.format(tokenizer="{type: tiktoken, encoding: cl100k_base}", template="openai").replace(
+        "here:", "by:"
+    )
+    here = 'here: {dialect: openai, model: m, clusters: {one: {endpoints: ["127.0.0.1:1"]}}, fallback: [{pool: by}]}'
+    (tmp_path / "gateway.yaml").write_text(f"{config.rstrip()}\n  {here}\n")
+    with pytest.raises(ConfigError) as caught:
+        gateway_file.load(tmp_path / "gateway.yaml")
+    assert [problem.key for problem in caught.value.problems] == ["models.chatty.chat_template"]

@@ -12,7 +12,13 @@ service: {{listen: "{listen}"}}
 {gateway}
 models:
   large: {{pool: a, operations: [chat], context_window: 100, price: {{output_per_mtok: "1"}}}}
-  small: {{pool: b, operations: [chat], chat_template: chatml, context_window: 100, price: {{currency: {currency}}}}}
+  small:
+    pool: b
+    operations: [chat]
+    tokenizer: {{type: tiktoken, encoding: cl100k_base}}
+    chat_template: chatml
+    context_window: 100
+    price: {{currency: {currency}}}
 pools:
   a: {{dialect: openai, model: x, clusters: {{c: {{endpoints: ["h:1"]}}}}, fallback: {fallback}}}
   b: {{dialect: triton-generate, model: x, clusters: {{c: {{endpoints: ["h:2"]}}}}}}
@@ -76,7 +82,10 @@ def test_where_it_can_not_ask(listen: str, gateway: str, problem: str) -> None:
         ("[{pool: a}]", "[0].pool: it is the pool itself"),
         ("[{pool: o, public_model: nobody}]", "[0].public_model: there is no model nobody"),
         ("[{pool: k}]", "[0].pool: its kserve dialect carries nothing that is asked of model large"),
-        ("[{pool: b}]", "[0].pool: chat over triton-generate needs a chat_template, which large has not here"),
+        (
+            "[{pool: b}]",
+            "[0].pool: chat over triton-generate needs a tokenizer and a chat_template, which large has not",
+        ),
     ],
 )
 def test_what_can_not_stand_in(fallback: str, problem: str) -> None:

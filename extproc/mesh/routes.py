@@ -37,11 +37,11 @@ from extproc.mesh.health import health_routes
 _RETRY_ON = "connect-failure,refused-stream,reset-before-request,retriable-status-codes"
 _RETRIABLE_STATUS_CODES = [502, 503, 504]
 # One server has enough to do, and says when to come back; another may have time now.
-_RETRIABLE_ELSEWHERE = 429
+_BUSY = 429
 # Triton's generate endpoints say 400 to every failure of a model, and that of a dead model's process while they still
 # are "ready". The gateway wrote the request, so another server may well do better. Outlier detection doesn't count
 # them: a client with a parameter that the backend refuses could have servers ejected.
-_RETRIABLE_GENERATE = 400
+_FAILED_GENERATE = 400
 
 # What a client has no business telling an upstream, and what is the gateway's own.
 _NOT_FOR_UPSTREAMS = [
@@ -120,12 +120,12 @@ def _retry_policy(pool: Pool) -> RetryPolicy:
 
 
 def _retriable_status_codes(pool: Pool) -> list[int]:
-    codes = list(_RETRIABLE_STATUS_CODES)
-    if sum(len(cluster.endpoints) for cluster in pool.clusters.values()) > 1:
-        codes.append(_RETRIABLE_ELSEWHERE)
+    if sum(len(cluster.endpoints) for cluster in pool.clusters.values()) == 1:
+        return _RETRIABLE_STATUS_CODES
+    elsewhere = [_BUSY]
     if pool.dialect is DialectName.TRITON_GENERATE:
-        codes.append(_RETRIABLE_GENERATE)
-    return sorted(codes)
+        elsewhere.append(_FAILED_GENERATE)
+    return sorted([*_RETRIABLE_STATUS_CODES, *elsewhere])
 
 
 def _nothing_here() -> Route:

@@ -209,7 +209,7 @@ def test_tensors_that_nobody_reads(world: World) -> None:
     assert answer.headers["content-type"] == "application/octet-stream"
     assert answer.headers["inference-header-content-length"] == "2"
     (seen,) = world.spare.seen
-    assert (seen.path, seen.body) == ("/v2/models/t2/infer", body)
+    assert (seen.path, json.loads(seen.body)) == ("/v2/models/t2/infer", json.loads(body))
 
 
 def test_the_same_request_and_nothing_that_was_forged(world: World) -> None:

@@ -25,7 +25,7 @@ from extproc.audit.writer import Trail, trail_of
 from extproc.clock import Clock
 from extproc.config.address import TcpAddress, UnixAddress
 from extproc.config.encoder import Encoder as EncoderSettings
-from extproc.config.model import GatewayConfig
+from extproc.config.model import GatewayConfig, Redis
 from extproc.edge.server import Server, server_of
 from extproc.edge.service import Service, Write
 from extproc.errors import ConfigError, DependencyError
@@ -40,6 +40,7 @@ from extproc.routing.load_board import LoadBoard, board_of
 from extproc.routing.pool_calls import PoolCalls
 from extproc.stores import limiter
 from extproc.stores.answers import RedisAnswers
+from extproc.stores.experiments import ExperimentStore, HeardChanges
 from extproc.stores.key_cache import CachedKeys
 from extproc.stores.keys import KeyHasher, KeyStore
 from extproc.stores.limiter import SharedLimiter
@@ -131,6 +132,37 @@ class Answers:
             with contextlib.suppress(asyncio.CancelledError):
                 await self._keep
         await self.store.close()
+
+
+class Experiments:
+    """What is said of experiments while they run, heard from one Redis; nothing where there are no experiments."""
+
+    def __init__(self, config: GatewayConfig, metrics: Metrics) -> None:
+        self._wanted = _experiments_of(config)
+        store = ExperimentStore(config.redis.url.get_secret_value(), config.redis.timeout_s)
+        self.changes = HeardChanges(store, functools.partial(metrics.degraded, "experiments"))
+        self._keep: asyncio.Task[None] | None = None
+
+    async def begin(self) -> None:
+        """Returns when all is heard that was said until now, or Redis doesn't answer."""
+        if self._wanted[1]:
+            await self.changes.listen()
+            self._keep = asyncio.get_running_loop().create_task(self.changes.keep_listening())
+
+    def fit(self, config: GatewayConfig) -> bool:
+        """They are what this configuration wants, too."""
+        return self._wanted == _experiments_of(config)
+
+    async def close(self) -> None:
+        if self._keep is not None:
+            self._keep.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._keep
+        await self.changes.close()
+
+
+def _experiments_of(config: GatewayConfig) -> tuple[Redis, bool]:
+    return config.redis, bool(config.experiments)
 
 
 class Encoders:
@@ -239,6 +271,7 @@ class Worker:
         self._keys: Keys
         self._limits: Limits
         self._answers: Answers
+        self._experiments: Experiments
         self._encoders = Encoders(self._clock, self._metrics)
         self._verifiers = Verifiers()
         self._calls = Calls()
@@ -258,6 +291,8 @@ class Worker:
         self._keys = Keys(config, self._clock)
         self._limits = Limits(config, self._clock, self._metrics)
         self._answers = Answers(config, self._clock, self._metrics)
+        self._experiments = Experiments(config, self._metrics)
+        await self._experiments.begin()
         self._runtime = self._build(config, await self._encoders.take_up(config), await self._verifiers.take_up(config))
         looking = asyncio.get_running_loop().create_task(self._loads.keep_looking())
         await self._server.start(config.service.addresses[self._index % len(config.service.addresses)])
@@ -276,6 +311,7 @@ class Worker:
         await self._keys.close()
         await self._limits.close()
         await self._answers.close()
+        await self._experiments.close()
         await self._encoders.close()
         await self._verifiers.close()
         await self._calls.close()
@@ -293,6 +329,7 @@ class Worker:
             usage=self._usage,
             limiter=self._limits.limiter,
             pressure=self._loads,
+            experiments=self._experiments.changes,
             config_version=config.version,
             answers=self._answers.store,
             neighbours=self._answers.neighbours,
@@ -315,6 +352,10 @@ class Worker:
                 await asyncio.to_thread(pipeline.prepare, config.policies)
                 verifier = await self._verifiers.take_up(config)
                 encoder = await self._encoders.take_up(config)
+                if not self._experiments.fit(config):
+                    old, self._experiments = self._experiments, Experiments(config, self._metrics)
+                    await self._experiments.begin()
+                    await old.close()  # what it heard is still there for exchanges of before
             except ConfigError as error:
                 self._refused([str(problem) for problem in error.problems])
             except DependencyError as error:

@@ -26,7 +26,6 @@ from extproc.telemetry.metrics import Metrics
 STAMP = "x-extproc-pool"
 """The request header that generated routes match on. Clients can't set it: Envoy strips theirs before we see them."""
 
-_INLINE_BYTES = 65536
 _NAME = "fallback"
 # Of one hop, or about the body as the client sent it, or Envoy's own.
 _NOT_PASSED_ON = frozenset(
@@ -118,7 +117,7 @@ async def _question(ctx: RequestContext, fallback: Fallback) -> _Question | None
     prompt_tokens, output_tokens = ctx.prompt_tokens, ctx.default_output_tokens
     if fallback.model is not None:
         try:
-            measured = await measure(model, request, len(ctx.body), _INLINE_BYTES)
+            measured = await measure(ctx, model)
         except InvalidRequest:
             return None
         if isinstance(measured, Rejection):

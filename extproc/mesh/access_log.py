@@ -30,6 +30,8 @@ SERVICE_FIELDS = (
     "pool",
     "fallback_from",
     "served_model",
+    "arm",
+    "rule",
     "prompt_tokens",
     "completion_tokens",
     "cached_tokens",

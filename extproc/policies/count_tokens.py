@@ -15,9 +15,10 @@ import pydantic
 
 from extproc.config.policy import PolicySettings
 from extproc.dialects.answer import AnswerEvent, Delta, Done, Usage
-from extproc.dialects.interface import InferenceRequest, InvalidRequest
+from extproc.dialects.interface import InvalidRequest
 from extproc.policies.context import RequestContext
 from extproc.policies.interface import CONTINUE, Reject, Services, Termination, Verdict
+from extproc.policies.prompt_tokens import INLINE_LIMIT_BYTES, counted
 from extproc.rejection import Rejection, invalid_request
 from extproc.routing.catalog import Model
 
@@ -25,7 +26,7 @@ from extproc.routing.catalog import Model
 class Settings(PolicySettings):
     """Exact token counts for prompts and answers."""
 
-    inline_limit_bytes: Annotated[int, pydantic.Field(ge=0)] = 65536
+    inline_limit_bytes: Annotated[int, pydantic.Field(ge=0)] = INLINE_LIMIT_BYTES
     """A body larger than this is counted in a thread, so that it doesn't delay the other streams of the worker."""
 
 
@@ -38,7 +39,7 @@ class CountTokens:
 
     async def on_request(self, ctx: RequestContext) -> Verdict:
         try:
-            measured = await measure(ctx.model, ctx.request, len(ctx.body), self._inline_limit_bytes)
+            measured = await measure(ctx, ctx.model, self._inline_limit_bytes)
         except InvalidRequest as error:
             return Reject(error.rejection)
         if isinstance(measured, Rejection):
@@ -81,18 +82,15 @@ class CountTokens:
 
 
 async def measure(
-    model: Model, request: InferenceRequest, size_bytes: int, inline_limit_bytes: int
+    ctx: RequestContext, model: Model, inline_limit_bytes: int = INLINE_LIMIT_BYTES
 ) -> tuple[int | None, int] | Rejection:
     """How many tokens the prompt has (None: nobody can tell), and how many an answer may have where the request sets no
     cap; a rejection where they don't fit into the model's window. Raises InvalidRequest."""
-    asked = request.output_limit_tokens
+    asked = ctx.request.output_limit_tokens
     cap = 0 if asked == 0 else model.output_cap_tokens  # some generate nothing
     if model.tokenizer is None:
         return None, cap
-    if size_bytes <= inline_limit_bytes:
-        prompt_tokens = model.tokenizer.count_request(request)
-    else:
-        prompt_tokens = await asyncio.to_thread(model.tokenizer.count_request, request)
+    prompt_tokens = await counted(ctx, model.tokenizer, inline_limit_bytes)
     window = model.config.context_window
     if prompt_tokens + (asked or 0) > window or prompt_tokens >= window:
         return _too_long(window, prompt_tokens, asked)

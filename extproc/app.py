@@ -23,11 +23,13 @@ from prometheus_client import CollectorRegistry
 from extproc import gateway_file
 from extproc.audit.writer import Trail, trail_of
 from extproc.clock import Clock
+from extproc.config.address import TcpAddress, UnixAddress
 from extproc.config.encoder import Encoder as EncoderSettings
 from extproc.config.model import GatewayConfig, Redis
 from extproc.edge.server import Server, server_of
 from extproc.edge.service import Service, Write
 from extproc.errors import ConfigError, DependencyError
+from extproc.fallback import OtherPools
 from extproc.inference.interface import Encoder, PairVerifier
 from extproc.inference.opening import RunningEncoder, RunningVerifier, open_encoder, open_verifier
 from extproc.journey import Journey, Runtime
@@ -35,6 +37,7 @@ from extproc.policies import pipeline
 from extproc.policies.interface import Services
 from extproc.routing import catalog
 from extproc.routing.load_board import LoadBoard, board_of
+from extproc.routing.pool_calls import PoolCalls
 from extproc.stores import limiter
 from extproc.stores.answers import RedisAnswers
 from extproc.stores.experiments import ExperimentStore, HeardChanges
@@ -220,6 +223,22 @@ class Verifiers:
             await opened.close()
 
 
+class Calls:
+    """Ways to other pools, by where Envoy listens for that; requests on their way may still use an earlier one."""
+
+    def __init__(self) -> None:
+        self._opened: dict[TcpAddress | UnixAddress, PoolCalls] = {}
+
+    def at(self, address: TcpAddress | UnixAddress) -> PoolCalls:
+        if address not in self._opened:
+            self._opened[address] = PoolCalls(address)
+        return self._opened[address]
+
+    async def close(self) -> None:
+        for calls in self._opened.values():
+            await calls.close()
+
+
 async def _ready_or_closed(encoder: RunningEncoder | RunningVerifier) -> None:
     try:
         await encoder.ready()
@@ -255,6 +274,7 @@ class Worker:
         self._experiments: Experiments
         self._encoders = Encoders(self._clock, self._metrics)
         self._verifiers = Verifiers()
+        self._calls = Calls()
         self._reloading = asyncio.Lock()
         self._catalog: catalog.Catalog | None = None
         self._runtime: Runtime
@@ -294,6 +314,7 @@ class Worker:
         await self._experiments.close()
         await self._encoders.close()
         await self._verifiers.close()
+        await self._calls.close()
         await asyncio.to_thread(self._audit.close, pipeline.CLOSE_DEADLINE_S)
 
     def _open(self, write: Write) -> Journey:
@@ -320,7 +341,9 @@ class Worker:
             clock=self._clock,
         )
         built = pipeline.build(config.policies, services)
-        return Runtime(built, config.gateway.max_body_bytes, self._tasks.spawn)
+        address = config.fallback_address
+        others = None if address is None else OtherPools(services.catalog, self._calls.at(address), self._metrics)
+        return Runtime(built, config.gateway.max_body_bytes, self._tasks.spawn, others)
 
     async def _reload(self) -> None:
         """Take up the file as it is now; if it is bad, the configuration in force stays."""

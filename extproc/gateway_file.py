@@ -47,8 +47,7 @@ def _tokenizers(checked: GatewayConfig) -> Iterator[tuple[Key, str]]:
     for name, model in checked.models.items():
         if model.tokenizer is None:
             continue
-        rendered_here = checked.pools[model.pool].dialect is DialectName.TRITON_GENERATE
-        if rendered_here and model.chat_template == tokenization.ACCOUNTED:
+        if _renders(name, checked) and model.chat_template == tokenization.ACCOUNTED:
             yield ("models", name, "chat_template"), "only counts; this pool's servers need the rendered prompt"
         for key, template in (("tokenizer", None), ("chat_template", model.chat_template)):
             try:
@@ -67,6 +66,16 @@ def _issuers(checked: GatewayConfig) -> Iterator[tuple[Key, str]]:
             keys = None
         if not (isinstance(keys, list) and keys):
             yield ("identities", "issuers", name, "jwks_file"), "this is no JSON Web Key Set with a key"
+
+
+def _renders(name: str, checked: GatewayConfig) -> bool:
+    """Some pool takes chats of this model as one text: its own, or one that stands in for another."""
+    served_in = {checked.models[name].pool}
+    for asked_name, asked in checked.models.items():
+        for fallback in checked.pools[asked.pool].fallback:
+            if (fallback.public_model or asked_name) == name:
+                served_in.add(fallback.pool)
+    return any(checked.pools[pool].dialect is DialectName.TRITON_GENERATE for pool in served_in)
 
 
 def _encoder(checked: GatewayConfig) -> Iterator[tuple[Key, str]]:

@@ -100,6 +100,10 @@ class Gateway(Section):
     access_log: Annotated[str, pydantic.StringConstraints(pattern=r"^/\S+$")] | None = "/dev/stdout"
     """File for one line of JSON per request; null for none."""
 
+    fallback_listen: Listen | None = None
+    """Where the service asks Envoy for a pool's `fallback`: `unix:/path`, or a port of a loopback address. Who can
+    connect there needs no key. By default a Unix socket beside `service.listen`, if that is one."""
+
     default_pool: Name | None = None
     """Where requests go, unseen by the service, when it is gone and `service.on_failure` is `open`."""
 
@@ -267,6 +271,15 @@ class GatewayConfig(Section):
 
     telemetry: Telemetry = Telemetry()
     """Traces and logs."""
+
+    @property
+    def fallback_address(self) -> TcpAddress | UnixAddress | None:
+        """Where the service asks Envoy for another pool; None: no pool has another, or nobody said where."""
+        if not any(pool.fallback for pool in self.pools.values()):
+            return None
+        if self.gateway.fallback_listen is not None or isinstance(self.service.listen, TcpAddress):
+            return self.gateway.fallback_listen
+        return self.service.listen.beside("fallback")
 
     @functools.cached_property
     def version(self) -> str:

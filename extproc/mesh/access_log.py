@@ -28,6 +28,8 @@ SERVICE_FIELDS = (
     "model",
     "operation",
     "pool",
+    "fallback_from",
+    "served_model",
     "arm",
     "rule",
     "prompt_tokens",

@@ -39,6 +39,14 @@ class Progress(Struct):
     step_s: dict[str, float] = {}
 
 
+class Served(Struct):
+    """Who answers in place of the pool that was asked first. `body_headers` say what its body is."""
+
+    pool: Pool
+    model: Model
+    body_headers: tuple[tuple[str, str], ...] = ()
+
+
 class RequestContext:
     """One exchange as the policies see it.
 
@@ -55,6 +63,7 @@ class RequestContext:
     model: Model  # journey (parsing); route, where another than the one asked for serves it
     scan: Scan | None = None  # scan: the encoder at work on its texts; None: there is no encoder
     pool: Pool | None = None  # route
+    served: Served | None = None  # fallback: who answers, because `pool` did not
     destination: Destination | None = None  # route: where it goes, and who said so
     prompt_tokens: int | None = None  # count_tokens
     default_output_tokens: int = 0  # count_tokens
@@ -124,6 +133,16 @@ class RequestContext:
         """The client asked for a stream. False while the request is not parsed."""
         request = self.__dict__.get("request")
         return request is not None and request.stream
+
+    @property
+    def serving_pool(self) -> Pool | None:
+        """The pool that answers, or is asked to."""
+        return self.pool if self.served is None else self.served.pool
+
+    @property
+    def serving_model(self) -> Model:
+        """The model that answers, or is asked to: the one asked for, unless a fallback serves another."""
+        return self.model if self.served is None else self.served.model
 
     @property
     def model_name(self) -> str:

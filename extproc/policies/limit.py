@@ -17,7 +17,7 @@ from extproc.dialects.answer import AnswerEvent, Delta, Done
 from extproc.errors import DependencyError
 from extproc.limits import PERCENT, Admission, Charge, Limit, Measure, State
 from extproc.operation import Operation
-from extproc.policies.account import is_charged
+from extproc.policies.account import is_charged, price_of
 from extproc.policies.context import RequestContext
 from extproc.policies.interface import CONTINUE, Answer, Continue, Reject, Services, Termination, Verdict
 from extproc.policies.limit_answers import TOLD, headers, impossible, is_soft, refusal
@@ -150,7 +150,8 @@ class LimitRequests:
         if not held.admitted:
             return
         totals = ctx.progress.totals
-        await self._limiter.settle(ctx.request_id, held.owed(totals, charged=is_charged(ctx, termination)))
+        owed = held.owed(totals, price_of(ctx), charged=is_charged(ctx, termination))
+        await self._limiter.settle(ctx.request_id, owed)
         self._usage.settled(ctx.request_id)
         # An answer that its cap or its limit ended says nothing about how long they are.
         whole = termination is Termination.COMPLETED and ctx.reason != CUT

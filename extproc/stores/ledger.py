@@ -26,6 +26,8 @@ FIELDS = (
     "model",
     "operation",
     "pool",
+    "fallback_from",
+    "served_model",
     "arm",
     "prompt_tokens",
     "completion_tokens",

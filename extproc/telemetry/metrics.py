@@ -241,6 +241,9 @@ class Metrics:
             "extproc_policy_failures_total", "Policies whose dependency failed, or which failed at the end.",
             ("policy", "dependency"),
         )  # fmt: skip
+        self._fallbacks = counter(
+            "extproc_fallbacks_total", "Other pools tried for what a pool failed to answer.", ("pool", "to", "outcome")
+        )
         self._reloads = counter("extproc_config_reloads_total", "Configuration reloads.", ("outcome",))
         self._protocol_errors = counter("extproc_protocol_errors_total", "Streams on which Envoy broke its contract.")
         self._ledger_lost = counter(
@@ -274,7 +277,7 @@ class Metrics:
 
     def exchange_ended(self, ctx: RequestContext, termination: Termination, duration_s: float) -> None:
         progress, model = ctx.progress, ctx.model_name
-        pool = ctx.pool.name if ctx.pool is not None else ""
+        pool = ctx.serving_pool.name if ctx.serving_pool is not None else ""
         self._exchange_count(ctx.operation, model, pool, termination, ctx.reason).inc()
         self._overhead.observe(progress.overhead_s)
         if ctx.destination is not None and ctx.destination.taken is not None:
@@ -309,6 +312,10 @@ class Metrics:
 
     def policy_failed(self, policy: str) -> None:
         self._policy_failures.labels(policy, "none").inc()
+
+    def fell_back(self, pool: str, to: str, outcome: str) -> None:
+        """`outcome`: answered, failed, or unfit (the other pool can't take this request)."""
+        self._fallbacks.labels(pool, to, outcome).inc()
 
     def reloaded(self, outcome: str) -> None:
         self._reloads.labels(outcome).inc()

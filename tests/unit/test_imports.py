@@ -98,7 +98,7 @@ ONLY_IMPORTERS = [
     (("google.protobuf",), ("extproc.edge",)),
     (("envoy_data_plane", "betterproto2"), ("extproc.mesh",)),
     (("redis",), ("extproc.stores",)),
-    (("aiohttp",), ("extproc.admin", "extproc.routing.load_poller")),
+    (("aiohttp", "yarl"), ("extproc.admin", "extproc.routing.load_poller", "extproc.routing.pool_calls")),
     (("extproc.routing.load_poller",), ("extproc.supervisor",)),
     (("onnx", "safetensors"), ("extproc.inference",)),
     (("onnxruntime",), ("extproc.inference.session", "extproc.inference.training")),

@@ -35,7 +35,8 @@ from extproc.policies import pipeline
 from extproc.policies.interface import Services
 from extproc.routing import catalog
 from extproc.routing.load_board import LoadBoard, board_of
-from extproc.stores import limiter
+from extproc.stores import admissions, limiter
+from extproc.stores.admissions import SharedAdmissions
 from extproc.stores.answers import RedisAnswers
 from extproc.stores.key_cache import CachedKeys
 from extproc.stores.keys import KeyHasher, KeyStore
@@ -104,6 +105,25 @@ class Limits:
         with contextlib.suppress(asyncio.CancelledError):
             await self._keep
         await self.limiter.close()
+
+
+class Lines:
+    """The lines before pools, in one Redis, and what runs beside them."""
+
+    def __init__(self, config: GatewayConfig, clock: Clock, metrics: Metrics) -> None:
+        self.redis = config.redis
+        url, degraded = config.redis.url.get_secret_value(), functools.partial(metrics.degraded, admissions.NAME)
+        self.admissions = SharedAdmissions(
+            url, config.redis.timeout_s, clock, degraded, metrics.admission.used, config.service.workers
+        )
+        loop = asyncio.get_running_loop()
+        self._beside = [loop.create_task(work) for work in (self.admissions.keep(), self.admissions.listen())]
+
+    async def close(self) -> None:
+        for task in self._beside:
+            task.cancel()
+        await asyncio.gather(*self._beside, return_exceptions=True)
+        await self.admissions.close()
 
 
 class Answers:
@@ -219,6 +239,7 @@ class Worker:
         self._server: Server
         self._keys: Keys
         self._limits: Limits
+        self._lines: Lines
         self._answers: Answers
         self._encoders = Encoders(self._clock, self._metrics)
         self._verifiers = Verifiers()
@@ -236,6 +257,7 @@ class Worker:
         self._audit = trail_of(config.audit, self._metrics)
         self._keys = Keys(config, self._clock)
         self._limits = Limits(config, self._clock, self._metrics)
+        self._lines = Lines(config, self._clock, self._metrics)
         self._answers = Answers(config, self._clock, self._metrics)
         self._runtime = self._build(config, await self._encoders.take_up(config), await self._verifiers.take_up(config))
         looking = asyncio.get_running_loop().create_task(self._loads.keep_looking())
@@ -254,6 +276,7 @@ class Worker:
         await self._tasks.finish(pipeline.CLOSE_DEADLINE_S)
         await self._keys.close()
         await self._limits.close()
+        await self._lines.close()
         await self._answers.close()
         await self._encoders.close()
         await self._verifiers.close()
@@ -269,6 +292,7 @@ class Worker:
             metrics=self._metrics,
             usage=self._usage,
             limiter=self._limits.limiter,
+            admissions=self._lines.admissions,
             pressure=self._loads,
             config_version=config.version,
             answers=self._answers.store,
@@ -306,6 +330,8 @@ class Worker:
         if config.redis != self._limits.redis:
             self._tasks.spawn(self._retire_limits(self._limits))
             self._limits = Limits(config, self._clock, self._metrics)
+            self._tasks.spawn(self._retire_lines(self._lines))
+            self._lines = Lines(config, self._clock, self._metrics)
         if not self._answers.fit(config):
             self._tasks.spawn(self._retire_answers(self._answers, config.gateway.request_timeout_s))
             self._answers = Answers(config, self._clock, self._metrics)
@@ -326,6 +352,11 @@ class Worker:
         while not limits.limiter.idle:  # noqa: ASYNC110 (exchanges are settled where they were reserved)
             await asyncio.sleep(1.0)
         await limits.close()
+
+    async def _retire_lines(self, lines: Lines) -> None:
+        while not lines.admissions.idle:  # noqa: ASYNC110 (tickets are handed back where they were handed in)
+            await asyncio.sleep(1.0)
+        await lines.close()
 
 
 def main() -> int:

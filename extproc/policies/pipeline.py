@@ -18,6 +18,7 @@ from extproc.dialects.answer import AnswerEvent
 from extproc.dialects.feedback import Feedback
 from extproc.errors import DependencyError
 from extproc.policies.account import Account
+from extproc.policies.admit import Admit
 from extproc.policies.cache import Cache
 from extproc.policies.context import RequestContext
 from extproc.policies.count_tokens import CountTokens
@@ -71,6 +72,7 @@ ON_REQUEST: tuple[type[RequestPolicy], ...] = (
     Redact,
     SemanticCache,
     LimitRequests,
+    Admit,
     Account,
 )
 # On an answer that is known without a model, in place of what is left of the list above.
@@ -91,6 +93,7 @@ ON_CLOSE: tuple[type[ClosePolicy], ...] = (
     CountTokens,
     Account,
     LimitRequests,
+    Admit,
     Redact,
     FilterContent,
     Cache,

@@ -39,6 +39,8 @@ FIELDS = (
     "reason",
     "cache",
     "saved_tokens",
+    "priority",
+    "queued_ms",
 )
 """Of a usage event, those that are kept (proto: extproc.v1.UsageEvent). `arm` (of an experiment) is empty until
 something fills it."""

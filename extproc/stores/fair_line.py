@@ -1,9 +1,9 @@
 """The line before a pool in the memory of one process: the reference for the one in Redis, and what goes on without it.
 
-Who is next is decided twice. Among classes by start-time fair queueing: each class has a turn, the smallest goes first,
-and what it is given moves its own turn on by `tokens / weight`. Within a class by self-clocked fair queueing: a request
-is tagged, when it comes, with where its principal's work would end if all principals were served alike; the smallest
-tag goes first, so whoever asks for much stands behind who asks for little.
+Who is next is decided twice. Among classes by weighted fair queueing: each class has a turn, which what it is given
+moves on by `tokens / weight`, and the one that would end up smallest goes first. Within a class by self-clocked fair
+queueing: a request is tagged, when it comes, with where its principal's work would end if all principals were served
+alike; the smallest tag goes first, so whoever asks for much stands behind who asks for little.
 
 A request that has no room holds back everybody who would take from the room it waits for: those of the classes whose
 bound is reached. So large requests are not passed for ever by small ones. A class that is passed over because of its
@@ -16,7 +16,7 @@ Pure. Must not know: Redis, clocks.
 from __future__ import annotations
 
 import bisect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from msgspec import Struct
 
@@ -44,6 +44,7 @@ class FairLine:
         self._tokens = [0] * LEVELS
         self._waiting: list[list[tuple[int, str]]] = [[] for _ in range(LEVELS)]  # (tag, id), in order
         self._turns = [0] * LEVELS
+        self._now = 0  # the latest turn that was taken: nobody begins behind it
         self._passed = [0] * LEVELS  # the last tag that was served
         self._ends: list[dict[str, int]] = [{} for _ in range(LEVELS)]  # the last tag of each principal
 
@@ -103,6 +104,8 @@ class FairLine:
 
     def _queue(self, held: _Held) -> None:
         level, principal = held.ticket.priority, held.ticket.principal
+        if not self._waiting[level]:
+            self._turns[level] = max(self._turns[level], self._now)
         held.tag = max(self._passed[level], self._ends[level].get(principal, 0)) + held.ticket.tokens
         self._ends[level][principal] = held.tag
         bisect.insort(self._waiting[level], (held.tag, held.ticket.id))
@@ -116,26 +119,36 @@ class FairLine:
         while self._let_one_in(line, now_ms, quiet):
             pass
         if not any(self._waiting):
-            self._turns, self._passed = [0] * LEVELS, [0] * LEVELS
+            self._turns, self._now, self._passed = [0] * LEVELS, 0, [0] * LEVELS
             for ends in self._ends:
                 ends.clear()
 
     def _let_one_in(self, line: Line, now_ms: int, quiet: str) -> bool:
         """Whether the line has changed."""
         barrier = LEVELS  # this class and those below it are held back
-        for _, level in sorted((self._turns[level], level) for level in range(LEVELS) if self._waiting[level]):
+        passed_over: list[int] = []
+        for _, level, held in sorted(self._heads(line), key=lambda head: head[:2]):
+            passed_over.append(level)
             if level >= barrier:
                 continue
-            held = self._held[self._waiting[level][0][1]]
             if held.deadline_ms < now_ms:
                 self._send_away(held, Standing.LATE)
                 return True
             reached = self._reached(line, level, _counted(line, held.ticket))
             if reached is None:
                 self._serve(line, held, quiet)
+                for other in passed_over:
+                    self._turns[other] = max(self._turns[other], self._now)
                 return True
             barrier = min(barrier, reached)
         return False
+
+    def _heads(self, line: Line) -> Iterator[tuple[int, int, _Held]]:
+        """Of each class that waits: where its turn would be after its first request, the class, and that request."""
+        for level, waiting in enumerate(self._waiting):
+            if waiting:
+                held = self._held[waiting[0][1]]
+                yield self._turns[level] + _step(line, held.ticket), level, held
 
     def _reached(self, line: Line, level: int, tokens: int) -> int | None:
         """The first class whose bound has no room for one more of class `level`."""
@@ -148,9 +161,8 @@ class FairLine:
     def _serve(self, line: Line, held: _Held, quiet: str) -> None:
         level = held.ticket.priority
         self._unqueue(held)
-        turn = self._turns[level]
-        self._turns = [max(turn, other) for other in self._turns]
-        self._turns[level] += -(-held.ticket.tokens * UNIT // line.weights[level])
+        self._now = max(self._now, self._turns[level])
+        self._turns[level] += _step(line, held.ticket)
         passed = self._passed[level] = max(self._passed[level], held.tag)
         self._ends[level] = {name: end for name, end in self._ends[level].items() if end > passed}
         self._run(line, held)
@@ -181,6 +193,11 @@ class FairLine:
         self._unqueue(held)
         if self._ends[level].get(principal) == held.tag:  # what it never got doesn't count against its principal
             self._ends[level][principal] = held.tag - held.ticket.tokens
+
+
+def _step(line: Line, ticket: Ticket) -> int:
+    """How far it moves its class's turn."""
+    return -(-ticket.tokens * UNIT // line.weights[ticket.priority])
 
 
 def _counted(line: Line, ticket: Ticket) -> int:

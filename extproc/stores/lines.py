@@ -41,7 +41,8 @@ class Pulse(Struct, frozen=True):
 class RedisLines:
     """Every method but `listen` raises StoreUnavailable or StoreTimeout, within `timeout_s`.
 
-    `now_ms` holds time still for tests; without it the scripts ask Redis.
+    Without a name for `replica` it is an onlooker. `now_ms` holds time still for tests; without it the scripts ask
+    Redis.
     """
 
     def __init__(self, url: str, timeout_s: float, replica: str, now_ms: int | None = None) -> None:

@@ -5,7 +5,7 @@
 --       5-8 who waits, by tag, of each class (sorted sets), 9-12 the last tag of each principal, of each class (the same)
 -- ARGV  {line, request}, the time in ms or ''
 -- The line is {requests, tokens, weights, length, unit}, the first three by class; in them 0 is no bound.
--- The state is {turns, last tags served, requests in use, tokens in use}, each by class.
+-- The state is {turns, last tags served, requests in use, tokens in use, {the latest turn taken}}, the first four by class.
 -- A ticket is {class, tokens, principal, replica, deadline_ms, standing, tag or tokens counted}.
 -- Classes are 0 to 3 on the wire, and 1 to 4 here.
 
@@ -23,8 +23,8 @@ if not now then
 end
 
 local raw = redis.call('GET', KEYS[1])
-local state = raw and cmsgpack.unpack(raw) or {{0, 0, 0, 0}, {0, 0, 0, 0}, {0, 0, 0, 0}, {0, 0, 0, 0}}
-local turns, passed, requests, tokens = state[1], state[2], state[3], state[4]
+local state = raw and cmsgpack.unpack(raw) or {{0, 0, 0, 0}, {0, 0, 0, 0}, {0, 0, 0, 0}, {0, 0, 0, 0}, {0}}
+local turns, passed, requests, tokens, latest = state[1], state[2], state[3], state[4], state[5]
 local queues, ends = {}, {}
 local waiting, backlog = {}, 0
 for level = 1, LEVELS do
@@ -71,6 +71,7 @@ end
 
 local function queue(id, ticket)
   local level = ticket[1] + 1
+  if waiting[level] == 0 then turns[level] = math.max(turns[level], latest[1]) end
   local last = tonumber(redis.call('ZSCORE', ends[level], ticket[3]) or 0)
   ticket[7] = math.max(passed[level], last) + ticket[2]
   redis.call('ZADD', ends[level], whole(ticket[7]), ticket[3])
@@ -111,12 +112,14 @@ local function send_away(id, ticket, why)
   tell(id, ticket, why)
 end
 
+-- How far it moves its class's turn.
+local function step(ticket) return divide_up(ticket[2] * unit, weights[ticket[1] + 1]) end
+
 local function serve(id, ticket, quiet)
   local level, tag = ticket[1] + 1, ticket[7]
   unqueue(id, level)
-  local turn = turns[level]
-  for other = 1, LEVELS do turns[other] = math.max(turn, turns[other]) end
-  turns[level] = turns[level] + divide_up(ticket[2] * unit, weights[level])
+  latest[1] = math.max(latest[1], turns[level])
+  turns[level] = turns[level] + step(ticket)
   passed[level] = math.max(passed[level], tag)
   redis.call('ZREMRANGEBYSCORE', ends[level], '-inf', whole(passed[level]))
   run(id, ticket)
@@ -125,19 +128,22 @@ end
 
 -- Whether the line has changed.
 local function let_one_in(quiet)
-  local order = {}
+  local heads = {}
   for level = 1, LEVELS do
-    if waiting[level] > 0 then order[#order + 1] = level end
-  end
-  table.sort(order, function(a, b)
-    if turns[a] ~= turns[b] then return turns[a] < turns[b] end
-    return a < b
-  end)
-  local barrier = LEVELS + 1
-  for _, level in ipairs(order) do
-    if level < barrier then
+    if waiting[level] > 0 then
       local id = redis.call('ZRANGE', queues[level], 0, 0)[1]
       local ticket = load(id)
+      heads[#heads + 1] = {turns[level] + step(ticket), level, id, ticket}
+    end
+  end
+  table.sort(heads, function(a, b)
+    if a[1] ~= b[1] then return a[1] < b[1] end
+    return a[2] < b[2]
+  end)
+  local barrier = LEVELS + 1
+  for rank, head in ipairs(heads) do
+    local level, id, ticket = head[2], head[3], head[4]
+    if level < barrier then
       if ticket[5] < now then
         send_away(id, ticket, LATE)
         return true
@@ -145,6 +151,10 @@ local function let_one_in(quiet)
       local at = reached(level, counted(level, ticket[2]))
       if not at then
         serve(id, ticket, quiet)
+        for before = 1, rank do
+          local other = heads[before][2]
+          turns[other] = math.max(turns[other], latest[1])
+        end
         return true
       end
       barrier = math.min(barrier, at)
@@ -158,6 +168,7 @@ local function pump(quiet)
   while backlog > 0 and let_one_in(quiet) do end
   if backlog == 0 then
     for level = 1, LEVELS do turns[level], passed[level] = 0, 0 end
+    latest[1] = 0
   end
 end
 

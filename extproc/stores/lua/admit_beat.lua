@@ -1,6 +1,7 @@
 -- A replica's sign of life: keeps its own tickets, and hands back those that nobody keeps any more.
 --
 -- request  {replica, its tickets, their lease_ms, replica_ttl_ms, most to hand back}
+-- Without a name it is nobody's, and only looks.
 -- gives    {live replicas, how many were handed back, requests in use, tokens in use, who waits (each by class),
 --          where each of its tickets stands}
 
@@ -9,7 +10,7 @@ local replica, own, lease_ms, replica_ttl_ms, most = request[1], request[2], req
 for _, id in ipairs(own) do
   redis.call('ZADD', KEYS[3], 'XX', whole(now + lease_ms), id)
 end
-redis.call('ZADD', KEYS[4], whole(now), replica)
+if replica ~= '' then redis.call('ZADD', KEYS[4], whole(now), replica) end
 redis.call('ZREMRANGEBYSCORE', KEYS[4], '-inf', whole(now - replica_ttl_ms))
 
 local left = {}

@@ -95,11 +95,11 @@ class SharedAdmissions:
                 self._lose(error)
             else:
                 return entry
-            if opened.turn.done() and not opened.runs:  # its fate was decided with that of all others
-                return Entry(opened.turn.result(), shared=True)
         if lost is Lost.CLOSED:
             self._open.pop(ticket.id, None)
             raise DependencyError(NAME, "Redis is lost, and without it nothing may pass")
+        if opened.turn.done() and not opened.runs:  # its fate was decided with that of all others
+            return Entry(opened.turn.result(), shared=True)
         return self._enter_locally(opened)
 
     async def turn(self, ticket_id: str, timeout_s: float) -> Standing:

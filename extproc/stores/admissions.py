@@ -84,6 +84,10 @@ class SharedAdmissions:
     def idle(self) -> bool:
         return not self._open
 
+    def local_use(self, pool: str) -> Use:
+        """What is in use of this replica's share, while Redis is lost."""
+        return self._local.get(pool, FairLine()).use
+
     async def enter(self, line: Line, ticket: Ticket, lost: Lost) -> Entry:
         self._lines[line.pool] = line
         turn = asyncio.get_running_loop().create_future()
@@ -142,6 +146,8 @@ class SharedAdmissions:
 
     async def beat(self) -> None:
         """One sign of life, in every line that was ever used here."""
+        for pool in self._local:
+            self._report_use(pool, self.local_use(pool))
         try:
             for line in list(self._lines.values()):
                 own = [one for one in self._open.values() if one.line.pool == line.pool and one.kept]

@@ -244,6 +244,7 @@ class Worker:
         self._encoders = Encoders(self._clock, self._metrics)
         self._verifiers = Verifiers()
         self._reloading = asyncio.Lock()
+        self._catalog: catalog.Catalog | None = None
         self._runtime: Runtime
 
     async def run(self, supervisor: socket.socket) -> None:
@@ -286,8 +287,9 @@ class Worker:
         return Journey(self._runtime, write)
 
     def _build(self, config: GatewayConfig, encoder: Encoder | None, verifier: PairVerifier | None) -> Runtime:
+        self._catalog = catalog.build(config, self._catalog)
         services = Services(
-            catalog=catalog.build(config),
+            catalog=self._catalog,
             keys=self._keys.cache,
             metrics=self._metrics,
             usage=self._usage,

@@ -55,7 +55,7 @@ from extproc.policies.account import facts_known_at_end, facts_known_at_forward
 from extproc.policies.context import RequestContext
 from extproc.policies.interface import Termination, Verdict
 from extproc.policies.pipeline import Pipeline
-from extproc.rejection import Rejection, internal_error, model_not_found, request_too_large
+from extproc.rejection import Rejection, internal_error, model_not_found, pool_not_reachable, request_too_large
 
 STAMP = "x-extproc-pool"
 """The request header that generated routes match on. Clients can't set it: Envoy strips theirs before we see them."""
@@ -150,6 +150,7 @@ class Journey:
         headers = event.headers
         head = RequestHead(headers.get(":method", ""), headers.get(":path", ""), headers)
         ctx = self._ctx = RequestContext(head, began_s, self._clock.wall())
+        ctx.reachable = event.pools
         ctx.route = route = resolve(head)
         if route.rejection is not None:
             await self._refuse(route.rejection)
@@ -212,9 +213,11 @@ class Journey:
     def _understand(self, ctx: RequestContext) -> Rejection | None:
         """Parse the body and find the model it asks for. Raises InvalidRequest."""
         ctx.request = request = self._api().parse(ctx.head, ctx.body)
-        model = self._catalog.models.get(request.model)
-        if model is None:
+        if request.model not in self._catalog.models:
             return model_not_found(request.model)
+        model = self._catalog.served(request.model, ctx.reachable)
+        if model is None:
+            return pool_not_reachable()
         ctx.model = model
         return None
 

@@ -49,8 +49,7 @@ from extproc.telemetry.usage import account_for_the_dead, owed_by_the_dead
 GRPC_EXPERIMENTS = "GRPC_EXPERIMENTS"
 OLDER_POLLER = "-event_engine_listener,-event_engine_client,-event_engine_for_all_other_endpoints"
 _POLL_S = 0.5
-# A changed file has to rest for so long: Envoy's configuration is made of the same file, and it should know a new pool
-# before requests are stamped for it.
+# A changed file has to rest for so long: whoever writes it may not be done.
 _REST_S = 1.0
 _RESTART_S = (0.1, 5.0)
 _START_TIMEOUT_S = 60.0

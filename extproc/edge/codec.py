@@ -45,6 +45,11 @@ DETAILS_PREFIX = "extproc."
 """How Envoy's response code details begin where we answered; by it the generated configuration leaves our errors as
 they are, and rewrites only Envoy's own."""
 
+POOLS_ATTRIBUTE = "xds.virtual_host_name"
+"""The request attribute that says which pools the request can be routed to, where it is one of generated routes."""
+
+POOLS_PREFIX = "pools:"
+
 _DOUBLE = struct.Struct("<d")
 
 
@@ -57,7 +62,8 @@ def decode(message: ProcessingRequest) -> Event:
         return RequestBody(message.request_body.body, message.request_body.end_of_stream)
     if kind == "request_headers":
         _check_modes(message)
-        return RequestHeaders(_headers(message.request_headers), message.request_headers.end_of_stream)
+        headers, pools = _headers(message.request_headers), _pools(message)
+        return RequestHeaders(headers, message.request_headers.end_of_stream, pools)
     if kind == "response_headers":
         return ResponseHeaders(_headers(message.response_headers), message.response_headers.end_of_stream)
     if kind == "request_trailers":
@@ -72,6 +78,21 @@ def _check_modes(message: ProcessingRequest) -> None:
     duplex = ProcessingMode.FULL_DUPLEX_STREAMED
     if config.request_body_mode != duplex or config.response_body_mode != duplex:
         raise ProtocolError("the ext_proc filter must have both body modes FULL_DUPLEX_STREAMED")
+
+
+def _pools(message: ProcessingRequest) -> frozenset[str] | None:
+    for attributes in message.attributes.values():
+        if POOLS_ATTRIBUTE in attributes.fields:
+            return _pools_named(attributes.fields[POOLS_ATTRIBUTE].string_value)
+    return None
+
+
+@functools.lru_cache(maxsize=64)
+def _pools_named(virtual_host: str) -> frozenset[str] | None:
+    """Another virtual host's name is that of routes which somebody wrote by hand."""
+    if not virtual_host.startswith(POOLS_PREFIX):
+        return None
+    return frozenset(virtual_host.removeprefix(POOLS_PREFIX).split(","))
 
 
 def _headers(message: HttpHeaders) -> dict[str, str]:

@@ -19,8 +19,11 @@ Metadata = dict[str, str | int | float | bool]
 
 
 class RequestHeaders(Struct, frozen=True):
+    """`pools`: those Envoy can route this very request to, whatever it learns later; None: it did not say."""
+
     headers: dict[str, str]
     last: bool = False
+    pools: frozenset[str] | None = None
 
 
 class RequestBody(Struct, frozen=True):

@@ -3,6 +3,8 @@
 Must not know: Envoy's messages.
 """
 
+from collections.abc import Iterable
+
 PROCESSOR_CLUSTER = "extproc"
 COLLECTOR_CLUSTER = "otlp"
 ROUTES = "extproc"
@@ -17,12 +19,22 @@ HEADER_PREFIX = "x-extproc-"
 POOL_HEADER = "x-extproc-pool"
 """The stamp: the one request header that generated routes match on."""
 
+POOLS_ATTRIBUTE = "xds.virtual_host_name"
+"""What Envoy tells the service with each request: by the name of its routes' virtual host, which pools they lead to."""
+
+POOLS_PREFIX = "pools:"
+
 ENDPOINT_HEADER = "x-gateway-destination-endpoint"
 CLIENT_CONTROLS = ("x-extproc-cache-namespace", "x-extproc-cache-ttl", "x-extproc-priority")
 """The only `x-extproc-` headers that a client may send."""
 
 WEIGHTS_RUNTIME_PREFIX = "extproc.weights"
 """With the pool and the cluster appended, the runtime key that overrides a weight."""
+
+
+def virtual_host_name(pools: Iterable[str]) -> str:
+    """Of a table with routes to these pools."""
+    return POOLS_PREFIX + ",".join(pools)
 
 
 def cluster_name(pool: str, cluster: str) -> str:

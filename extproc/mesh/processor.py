@@ -82,6 +82,8 @@ def processor_filter(config: GatewayConfig) -> HttpFilter:
         ),
         failure_mode_allow=config.service.on_failure is FailureMode.OPEN,
         status_on_error=HttpStatus(code=StatusCode.ServiceUnavailable),
+        # A request is routed by the table that was there when it came. The service must know which, to stamp it.
+        request_attributes=[names.POOLS_ATTRIBUTE],
         # A mutation that Envoy refuses is a fault of the service; it should be seen, not skipped.
         mutation_rules=HeaderMutationRules(disallow_is_error=True),
         # The stamp has to be able to choose the route, so the one chosen before it is always forgotten.

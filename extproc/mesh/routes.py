@@ -56,7 +56,7 @@ def routes(config: GatewayConfig) -> RouteConfiguration:
         name = config.gateway.default_pool
         every.append(_pool_route("unstamped", RouteMatch(prefix="/"), name, config.pools[name], config))
     every.append(_nothing_here())
-    host = VirtualHost(name="all", domains=["*"], routes=every)
+    host = VirtualHost(name=names.virtual_host_name(config.pools), domains=["*"], routes=every)
     return RouteConfiguration(name=names.ROUTES, virtual_hosts=[host])
 
 

@@ -47,6 +47,7 @@ class RequestContext:
     # Plain attributes guarded on writing, because they are read fifty times an exchange and written ten.
     route: Route  # journey
     body: bytes = b""  # journey
+    reachable: frozenset[str] | None = None  # journey: the pools Envoy can route it to; None: it did not say
     principal: Principal = ANONYMOUS  # identify
     request: InferenceRequest  # journey (parsing)
     model: Model  # journey (parsing)

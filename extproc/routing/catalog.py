@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass
 
 from extproc import tokenization
@@ -11,6 +11,9 @@ from extproc.config.models import Model as ModelConfig
 from extproc.dialects.interface import PoolDialect, UpstreamModel
 from extproc.dialects.registry import pool_dialect
 from extproc.tokenization import ModelTokenizer
+
+_EARLIER_LIMIT = 16
+"""Of so many pools that a model has left it is remembered that they served it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,20 +54,40 @@ class Model:
 
 @dataclass(frozen=True, slots=True)
 class Catalog:
-    """Every model and pool, by name."""
+    """Every model and pool, by name, and where models were served before: one each for every pool of another name,
+    the latest first."""
 
     models: Mapping[str, Model]
     pools: Mapping[str, Pool]
+    earlier: Mapping[str, tuple[Model, ...]]
+
+    def served(self, name: str, reachable: Container[str] | None) -> Model | None:
+        """The model as it is, or was last, in one of the `reachable` pools (None: any); None if there is none.
+
+        Envoy learns of a change at a moment of its own. What it cannot route as configured now is served as before.
+        """
+        newest = self.models[name]
+        if reachable is None or newest.pool.name in reachable:
+            return newest
+        return next((model for model in self.earlier[name] if model.pool.name in reachable), None)
 
 
-def build(config: GatewayConfig) -> Catalog:
-    """The catalog of one configuration."""
+def build(config: GatewayConfig, before: Catalog | None = None) -> Catalog:
+    """The catalog of one configuration, which takes the place of `before`."""
     pools = {name: Pool(name, pool_dialect(pool.dialect), pool.model) for name, pool in config.pools.items()}
     models = {
         name: Model(name, model, pools[model.pool], _tokenizer(model), _version(model))
         for name, model in config.models.items()
     }
-    return Catalog(models, pools)
+    earlier = {name: _earlier(model, before) for name, model in models.items()}
+    return Catalog(models, pools, earlier)
+
+
+def _earlier(model: Model, before: Catalog | None) -> tuple[Model, ...]:
+    if before is None or model.name not in before.models:
+        return ()
+    known = (before.models[model.name], *before.earlier[model.name])
+    return tuple(other for other in known if other.pool.name != model.pool.name)[:_EARLIER_LIMIT]
 
 
 def _version(model: ModelConfig) -> str:

@@ -52,6 +52,8 @@ def test_a_stream_in_flight_is_finished_and_nothing_new_is_begun(gateway: Gatewa
         received = [next(lines)]
         os.kill(gateway.service.pid, signal.SIGTERM)
         assert wait_until(lambda: not gateway.ready())
+        later: list[httpx.Response] = []  # what comes before the workers have heard of it is served
+        assert wait_until(lambda: later.append(http.post("/models")) or later[-1].status_code == 503)
         refused = http.post("/chat/completions", json=body)
         assert gateway.service.running
         received += lines

@@ -78,6 +78,7 @@ class SharedAdmissions:
         self._local: dict[str, FairLine] = {}
         self._left: deque[tuple[Line, str]] = deque(maxlen=_MOST_LEFT)  # handed back while Redis was lost
         self._back_ms = 0
+        self._used = asyncio.Event()
         self.lost = False
 
     @property
@@ -90,6 +91,7 @@ class SharedAdmissions:
 
     async def enter(self, line: Line, ticket: Ticket, lost: Lost) -> Entry:
         self._lines[line.pool] = line
+        self._used.set()
         turn = asyncio.get_running_loop().create_future()
         opened = self._open[ticket.id] = _Open(line, ticket, lost, turn)
         if not self.lost:
@@ -134,7 +136,8 @@ class SharedAdmissions:
             await self.beat()
 
     async def listen(self) -> None:
-        """Hear whose turn it is. What is not heard is found out by the next sign of life."""
+        """Hear whose turn it is, once there are lines. What is not heard is found out by the next sign of life."""
+        await self._used.wait()
         shortest_s, longest_s = _RECONNECT_S
         wait_s = shortest_s
         while True:

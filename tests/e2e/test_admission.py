@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -174,6 +175,22 @@ async def test_a_full_line_sends_the_lowest_class_away_and_takes_nothing_for_it(
     served = [usage_of(log, answer.headers["x-request-id"]) for answer in answers if answer is not better.result()]
     cost = sum(event["prompt_tokens"] + event["completion_tokens"] for event in served)
     assert await world.limited.used("boss", "tier:tokens_per_minute") == used + cost
+
+
+async def test_a_storm_never_takes_more_than_there_is(world: World, client: httpx.AsyncClient) -> None:
+    world.gate.open()
+    dice, at_once = random.Random(5), asyncio.Semaphore(20)
+
+    async def one(number: int) -> int:
+        async with at_once:
+            return (
+                await chat(client, f"storm-{number}", f"P{dice.randrange(4)}", dice.choice(("boss", "other")))
+            ).status
+
+    found = Counter(await asyncio.gather(*(one(number) for number in range(200))))
+    assert found.keys() <= {200, 503}
+    assert len(world.gate.began) == found[200] >= 100
+    assert 2 <= world.gate.most <= 4
 
 
 async def test_who_leaves_makes_room(world: World, client: httpx.AsyncClient) -> None:

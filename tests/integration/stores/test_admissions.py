@@ -58,6 +58,8 @@ class Replica:
 @pytest.fixture
 async def two(own_redis: RedisServer) -> AsyncIterator[tuple[Replica, Replica]]:
     replicas = Replica(own_redis), Replica(own_redis)
+    for one in replicas:
+        await one.shared.leave((await one.enter())[0])
     await asyncio.sleep(0.1)  # they begin to listen
     yield replicas
     for one in replicas:

@@ -189,7 +189,7 @@ async def test_a_storm_never_takes_more_than_there_is(world: World, client: http
 
     found = Counter(await asyncio.gather(*(one(number) for number in range(200))))
     assert found.keys() <= {200, 503}
-    assert len(world.gate.began) == found[200] >= 100
+    assert len(world.gate.began) == found[200] >= 20
     assert 2 <= world.gate.most <= 4
 
 

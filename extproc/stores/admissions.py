@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import uuid
-from collections import deque
 from collections.abc import Callable
 
 from msgspec import Struct
@@ -28,18 +27,18 @@ NAME = "admit"
 
 BEAT_S = 1.0
 PROBE_S = 0.5
-_MOST_LEFT = 100_000
 _RECONNECT_S = (0.1, 2.0)
 _log = logging.getLogger(__name__)
 
 
 class _Open(Struct):
-    """A ticket that was handed in. `turn` is told once what became of it."""
+    """A ticket that was handed in. `turn` is told once what became of it; `handed_in`: Redis may know of it."""
 
     line: Line
     ticket: Ticket
     lost: Lost
     turn: asyncio.Future[Standing]
+    handed_in: bool = False
 
     @property
     def runs(self) -> bool:
@@ -76,7 +75,7 @@ class SharedAdmissions:
         self._lines: dict[str, Line] = {}
         self._open: dict[str, _Open] = {}
         self._local: dict[str, FairLine] = {}
-        self._left: deque[tuple[Line, str]] = deque(maxlen=_MOST_LEFT)  # handed back while Redis was lost
+        self._left: list[_Open] = []  # known to Redis, and handed back while it was lost
         self._back_ms = 0
         self._used = asyncio.Event()
         self.lost = False
@@ -126,7 +125,8 @@ class SharedAdmissions:
                 self._lose(error)
             else:
                 return
-        self._left.append((opened.line, ticket_id))
+        if opened.handed_in:
+            self._left.append(opened)
         self._local_line(opened.line).leave(opened.line.share(self._replicas), ticket_id, self._now_ms())
 
     async def keep(self) -> None:
@@ -170,6 +170,7 @@ class SharedAdmissions:
         await self._store.close()
 
     async def _hand_in(self, opened: _Open) -> Entry:
+        opened.handed_in = True
         entry = await self._store.enter(opened.line, opened.ticket, forced=opened.runs)
         opened.tell(entry.standing)
         return entry
@@ -219,15 +220,16 @@ class SharedAdmissions:
         Raises StoreUnavailable.
         """
         told: set[str] = set()
-        while self._left:
-            line, ticket_id = self._left[0]
-            await self._store.leave(line, ticket_id)
-            self._left.popleft()
-        while remaining := [one for one in self._open.values() if one.ticket.id not in told and one.kept]:
-            for opened in sorted(remaining, key=lambda one: not one.runs):
-                told.add(opened.ticket.id)
-                if opened.ticket.id in self._open:
-                    await self._hand_in(opened)
+        while True:  # others come and go meanwhile
+            left = self._left[:]
+            remaining = [one for one in self._open.values() if one.ticket.id not in told and one.kept]
+            if not left and not remaining:
+                break
+            told.update(one.ticket.id for one in remaining)
+            # All at once, and in this order: they go together, and are run in the order of their asking.
+            await asyncio.gather(*(self._store.leave(one.line, one.ticket.id) for one in left))
+            del self._left[: len(left)]
+            await asyncio.gather(*(self._hand_in(one) for one in sorted(remaining, key=lambda one: not one.runs)))
         self.lost = False
         self._back_ms = self._now_ms()
         self._local.clear()

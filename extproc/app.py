@@ -24,7 +24,7 @@ from extproc import gateway_file
 from extproc.audit.writer import Trail, trail_of
 from extproc.clock import Clock
 from extproc.config.encoder import Encoder as EncoderSettings
-from extproc.config.model import GatewayConfig
+from extproc.config.model import GatewayConfig, Redis
 from extproc.edge.server import Server, server_of
 from extproc.edge.service import Service, Write
 from extproc.errors import ConfigError, DependencyError
@@ -38,6 +38,7 @@ from extproc.routing.load_board import LoadBoard, board_of
 from extproc.stores import admissions, limiter
 from extproc.stores.admissions import SharedAdmissions
 from extproc.stores.answers import RedisAnswers
+from extproc.stores.experiments import ExperimentStore, HeardChanges
 from extproc.stores.key_cache import CachedKeys
 from extproc.stores.keys import KeyHasher, KeyStore
 from extproc.stores.limiter import SharedLimiter
@@ -150,6 +151,37 @@ class Answers:
         await self.store.close()
 
 
+class Experiments:
+    """What is said of experiments while they run, heard from one Redis; nothing where there are no experiments."""
+
+    def __init__(self, config: GatewayConfig, metrics: Metrics) -> None:
+        self._wanted = _experiments_of(config)
+        store = ExperimentStore(config.redis.url.get_secret_value(), config.redis.timeout_s)
+        self.changes = HeardChanges(store, functools.partial(metrics.degraded, "experiments"))
+        self._keep: asyncio.Task[None] | None = None
+
+    async def begin(self) -> None:
+        """Returns when all is heard that was said until now, or Redis doesn't answer."""
+        if self._wanted[1]:
+            await self.changes.listen()
+            self._keep = asyncio.get_running_loop().create_task(self.changes.keep_listening())
+
+    def fit(self, config: GatewayConfig) -> bool:
+        """They are what this configuration wants, too."""
+        return self._wanted == _experiments_of(config)
+
+    async def close(self) -> None:
+        if self._keep is not None:
+            self._keep.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._keep
+        await self.changes.close()
+
+
+def _experiments_of(config: GatewayConfig) -> tuple[Redis, bool]:
+    return config.redis, bool(config.experiments)
+
+
 class Encoders:
     """The encoder of the configuration in force, and those before it, which requests on their way may still ask."""
 
@@ -241,6 +273,7 @@ class Worker:
         self._limits: Limits
         self._lines: Lines
         self._answers: Answers
+        self._experiments: Experiments
         self._encoders = Encoders(self._clock, self._metrics)
         self._verifiers = Verifiers()
         self._reloading = asyncio.Lock()
@@ -260,6 +293,8 @@ class Worker:
         self._limits = Limits(config, self._clock, self._metrics)
         self._lines = Lines(config, self._clock, self._metrics)
         self._answers = Answers(config, self._clock, self._metrics)
+        self._experiments = Experiments(config, self._metrics)
+        await self._experiments.begin()
         self._runtime = self._build(config, await self._encoders.take_up(config), await self._verifiers.take_up(config))
         looking = asyncio.get_running_loop().create_task(self._loads.keep_looking())
         await self._server.start(config.service.addresses[self._index % len(config.service.addresses)])
@@ -279,6 +314,7 @@ class Worker:
         await self._limits.close()
         await self._lines.close()
         await self._answers.close()
+        await self._experiments.close()
         await self._encoders.close()
         await self._verifiers.close()
         await asyncio.to_thread(self._audit.close, pipeline.CLOSE_DEADLINE_S)
@@ -296,6 +332,7 @@ class Worker:
             limiter=self._limits.limiter,
             admissions=self._lines.admissions,
             pressure=self._loads,
+            experiments=self._experiments.changes,
             config_version=config.version,
             answers=self._answers.store,
             neighbours=self._answers.neighbours,
@@ -316,6 +353,10 @@ class Worker:
                 await asyncio.to_thread(pipeline.prepare, config.policies)
                 verifier = await self._verifiers.take_up(config)
                 encoder = await self._encoders.take_up(config)
+                if not self._experiments.fit(config):
+                    old, self._experiments = self._experiments, Experiments(config, self._metrics)
+                    await self._experiments.begin()
+                    await old.close()  # what it heard is still there for exchanges of before
             except ConfigError as error:
                 self._refused([str(problem) for problem in error.problems])
             except DependencyError as error:

@@ -12,19 +12,27 @@ from extproc.config.encoder import EncoderBackend
 from extproc.config.model import GatewayConfig
 from extproc.config.policy import PolicyMode
 from extproc.config.pools import DialectName
+from extproc.config.routing_references import broken_rules
 from extproc.policies import pipeline
 from extproc.policies.admit_settings import Settings as AdmitSettings
 from extproc.policies.cache import Cache
 from extproc.policies.limit_settings import Settings as LimitSettings
+from extproc.policies.route import Route
+from extproc.policies.route import Settings as RouteSettings
 from extproc.policies.scan_texts import ScanTexts
 from extproc.policies.semantic_cache import SemanticCache
 
 
 def load(path: Path, env: Mapping[str, str] | None = None) -> GatewayConfig:
     """The configuration, everything checked that can be without a network. Raises ConfigError."""
-    return config.load(
-        path, pipeline.SETTINGS, env, checks=(_tokenizers, _budgets, _admission, _encoder, _semantic_cache)
-    )
+    checks = (_tokenizers, _rules, _budgets, _admission, _encoder, _semantic_cache)
+    return config.load(path, pipeline.SETTINGS, env, checks=checks)
+
+
+def _rules(checked: GatewayConfig) -> Iterator[tuple[Key, str]]:
+    route = checked.policies.get(Route.name)
+    if isinstance(route, RouteSettings):
+        yield from broken_rules(checked, route.rules, ("policies", Route.name, "rules"))
 
 
 def _budgets(checked: GatewayConfig) -> Iterator[tuple[Key, str]]:
@@ -70,7 +78,7 @@ def _encoder(checked: GatewayConfig) -> Iterator[tuple[Key, str]]:
     if not pipeline.needs_encoder(checked.policies):
         return
     scan = checked.policies.get(ScanTexts.name)
-    if scan is not None and scan.mode is PolicyMode.OFF:
+    if scan is not None and pipeline.needs_scan(checked.policies) and scan.mode is PolicyMode.OFF:
         yield ("policies", ScanTexts.name, "mode"), "a policy that is on needs it"
     encoder = checked.encoder
     if encoder.backend is EncoderBackend.OFF:

@@ -27,6 +27,7 @@ from extproc.audit.record import Action, Entry
 from extproc.audit.writer import files_of, trail_of
 from extproc.config.model import GatewayConfig, GrpcServer
 from extproc.errors import ConfigError
+from extproc.guardrail_watch import GuardrailWatch
 from extproc.limits import PERCENT
 from extproc.policies import pipeline
 from extproc.policies.limit_adaptive import TIERS
@@ -146,6 +147,7 @@ class Supervisor:
         self._feeds: list[LedgerFeed] = []  # one, or none without a ledger
         self._poller = LoadPoller(board_of(run_dir), _watched(config))
         self._audit = trail_of(config.audit, self._metrics)
+        self._guardrails = GuardrailWatch(config, self._audit.record)
         self._stop = asyncio.Event()
         self._seen = _fingerprint(config_path)
 
@@ -163,7 +165,8 @@ class Supervisor:
         anchoring = loop.create_task(self._anchor())
         feeding = [loop.create_task(feed.run()) for feed in self._feeds]
         running = [loop.create_task(worker.keep_running()) for worker in self._workers]
-        watching = [loop.create_task(self._watch_file()), loop.create_task(self._poller.run())]
+        looks = (self._watch_file(), self._poller.run(), self._guardrails.run())
+        watching = [loop.create_task(look) for look in looks]
         await self._stop.wait()
         for task in watching:
             task.cancel()
@@ -244,6 +247,7 @@ class Supervisor:
         for feed in self._feeds:
             feed.change(_ledger(config))
         self._poller.change(_watched(config))
+        self._guardrails.change(config)
         self._config = config
         self._on_record(Action.CONFIG_TAKEN, config_version=config.version)
         for worker in self._workers:

@@ -20,6 +20,8 @@ class Action(enum.StrEnum):
     KEY_REVOKED = "key_revoked"
     CONFIG_TAKEN = "config_taken"
     CONFIG_REFUSED = "config_refused"
+    WEIGHTS_SET = "weights_set"
+    ARM_PULLED = "arm_pulled"
 
 
 class Entry(Struct, frozen=True, kw_only=True):

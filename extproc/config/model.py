@@ -15,6 +15,7 @@ import pydantic
 from extproc.config.address import HostPort, Listen, TcpAddress, UnixAddress
 from extproc.config.audit import Audit
 from extproc.config.encoder import Encoder
+from extproc.config.experiments import Experiment
 from extproc.config.ledger import Ledger
 from extproc.config.models import Model
 from extproc.config.policy import FailureMode, PolicySettings
@@ -253,6 +254,9 @@ class GatewayConfig(Section):
 
     pools: Annotated[Mapping[Name, Pool], pydantic.Field(min_length=1)]
     """Where they are served."""
+
+    experiments: Mapping[Name, Experiment] = {}
+    """A/B tests over pools or models; rules send requests to them."""
 
     policies: Mapping[str, PolicySettings] = {}
     """Settings of each policy that has any; one that is not named has its defaults."""

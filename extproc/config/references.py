@@ -11,16 +11,11 @@ from extproc.config.document import Key
 from extproc.config.model import GatewayConfig
 from extproc.config.models import Model, TiktokenTokenizer
 from extproc.config.policy import FailureMode
-from extproc.config.pools import DialectName, Pool
+from extproc.config.pools import CARRIES, DialectName, Pool
+from extproc.config.routing_references import broken_experiments
 from extproc.operation import Operation
 
 Finding = tuple[Key, str]
-
-CARRIES: Mapping[DialectName, frozenset[Operation]] = {
-    DialectName.OPENAI: frozenset({Operation.CHAT, Operation.COMPLETIONS, Operation.EMBEDDINGS}),
-    DialectName.TRITON_GENERATE: frozenset({Operation.CHAT, Operation.COMPLETIONS}),
-    DialectName.KSERVE: frozenset({Operation.EMBEDDINGS, Operation.INFER}),
-}
 
 
 def broken_references(config: GatewayConfig) -> Iterator[Finding]:
@@ -34,6 +29,7 @@ def broken_references(config: GatewayConfig) -> Iterator[Finding]:
         yield from _pool(("pools", name), pool)
         if pool.idle_timeout_s > config.gateway.stream_idle_timeout_s:
             yield ("pools", name, "idle_timeout_s"), "never reached: gateway.stream_idle_timeout_s is shorter"
+    yield from broken_experiments(config)
 
 
 def _listeners(config: GatewayConfig) -> Iterator[Finding]:
@@ -106,6 +102,8 @@ def _tiktoken(key: Key, tokenizer: TiktokenTokenizer) -> Iterator[Finding]:
 def _pool(key: Key, pool: Pool) -> Iterator[Finding]:
     if not any(cluster.weight for cluster in pool.clusters.values()):
         yield (*key, "clusters"), "every weight is 0, so nothing would be served"
+    if pool.consistent_hash is not None and pool.hashing is None:
+        yield (*key, "consistent_hash"), f"balancing is {pool.balancing}, which has no keys"
     seen: dict[TcpAddress, str] = {}
     for name, cluster in pool.clusters.items():
         if cluster.metrics and len(cluster.metrics) != len(cluster.endpoints):

@@ -19,6 +19,12 @@ HEADER_PREFIX = "x-extproc-"
 POOL_HEADER = "x-extproc-pool"
 """The stamp: the one request header that generated routes match on."""
 
+MIRROR_HEADER = "x-extproc-mirror"
+"""Beside the stamp, on requests of which another pool gets a copy."""
+
+AFFINITY_HEADER = "x-extproc-affinity"
+"""What Envoy hashes to choose an endpoint, where a pool is balanced by keys. It ends here, as the stamp does."""
+
 POOLS_ATTRIBUTE = "xds.virtual_host_name"
 """What Envoy tells the service with each request: by the name of its routes' virtual host, which pools they lead to."""
 
@@ -45,3 +51,8 @@ def cluster_name(pool: str, cluster: str) -> str:
 def preferring_cluster_name(pool: str, cluster: str) -> str:
     """Envoy's name of the cluster that tries this one first and then the pool's others."""
     return f"{cluster_name(pool, cluster)}/first"
+
+
+def whole_cluster_name(pool: str) -> str:
+    """Envoy's name of the cluster that has the endpoints of all of a pool's clusters."""
+    return f"{pool}/all/endpoints"

@@ -43,8 +43,13 @@ def client_headers() -> TypedExtensionConfig:
 
 def upstream_headers() -> HttpFilter:
     """Removes what only the service may say from an upstream's response. For the router's upstream
-    filters, which only real responses pass: in the listener's it would also take them from the service's answers."""
+    filters, which only real responses pass: in the listener's it would also take them from the service's answers.
+
+    And from the request, what the choice of the endpoint was made by: a route that removes it does so before Envoy
+    chooses.
+    """
     mutations = Mutations(
+        request_mutations=[wire.mutate_remove(names.AFFINITY_HEADER)],
         response_mutations=[
             wire.mutate_remove_prefix(names.HEADER_PREFIX),
             wire.mutate_remove_prefix("x-ratelimit-"),

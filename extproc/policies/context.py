@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct, field
 
+from extproc.dialects.feedback import Feedback
 from extproc.dialects.interface import InferenceRequest, RequestHead, Route, TokenTotals
 from extproc.policies.admit_place import Place
 from extproc.policies.cache_exchange import Caching
@@ -16,6 +17,8 @@ from extproc.policies.scan import Scan
 from extproc.policies.semantic_exchange import Asked
 from extproc.principal import ANONYMOUS, Principal
 from extproc.routing.catalog import Model, Pool
+from extproc.routing.destinations import Destination
+from extproc.tokenization import ModelTokenizer
 
 if TYPE_CHECKING:
     from extproc.policies.filter_content import Filtering
@@ -50,13 +53,15 @@ class RequestContext:
     reachable: frozenset[str] | None = None  # journey: the pools Envoy can route it to; None: it did not say
     principal: Principal = ANONYMOUS  # identify
     request: InferenceRequest  # journey (parsing)
-    model: Model  # journey (parsing)
+    model: Model  # journey (parsing); route, where another than the one asked for serves it
     scan: Scan | None = None  # scan: the encoder at work on its texts; None: there is no encoder
     pool: Pool | None = None  # route
+    destination: Destination | None = None  # route: where it goes, and who said so
     prompt_tokens: int | None = None  # count_tokens
     default_output_tokens: int = 0  # count_tokens
     filtering: Filtering | None = None  # content_filter: what it did, and its answer in the making
     guard: GuardResult | None = None  # guard: how much the request looks like an attack
+    affinity_key: str | None = None  # affinity: which endpoint of the pool it keeps to; None: any
     admitted: bool = False  # account: no request policy before it has refused the request, so it goes to the model
     caching: Caching | None = None  # cache: what the caches do for it; None: it is nothing for a cache
     charged_as_used: bool = False  # limit: a known answer costs what it would have cost from a model
@@ -65,6 +70,7 @@ class RequestContext:
     held: Hold | None = None  # limit: what it reserved
     place: Place | None = None  # admit: where it stood in the line before its pool; None: there is none
     redaction: Redaction | None = None  # redact: its placeholders and its counts
+    rated: Feedback | None = None  # journey: what a user says of an answer
     reason: str = ""  # journey: why it was refused or failed; limit, redact: that it was cut
 
     def __init__(self, head: RequestHead, arrived_s: float, arrived_wall_s: float) -> None:
@@ -76,6 +82,7 @@ class RequestContext:
             progress=Progress(),
             degraded=set(),
             not_for_others=set(),
+            prompt_counts={},
             response_headers=[],
         )
 
@@ -86,12 +93,24 @@ class RequestContext:
     progress: Progress
     degraded: set[str]  # names of the policies that had to do without a dependency; sent as x-extproc-degraded
     not_for_others: set[str]  # names of the policies that forbid to keep the answer: it has in it what is one client's
+    prompt_counts: dict[ModelTokenizer, int]  # prompt_tokens
     response_headers: list[tuple[str, str]]
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name in self.__dict__:
             raise AttributeError(f"the fact `{name}` is already known")
         self.__dict__[name] = value
+
+    def serve_by(self, model: Model) -> None:
+        """`route` alone, and at most once: the one fact that a second writer may correct, so that all who come later
+        know but one model."""
+        self.__dict__["model"] = model
+
+    @property
+    def arm(self) -> str:
+        """`experiment/arm`; empty for a request that is in no experiment."""
+        taken = None if self.destination is None else self.destination.taken
+        return "" if taken is None else taken.label
 
     @property
     def operation(self) -> str:

@@ -27,6 +27,7 @@ from extproc.policies.context import RequestContext
 from extproc.principal import Principal
 from extproc.rejection import Rejection
 from extproc.routing.catalog import Catalog
+from extproc.routing.experiments import Changes, NoChanges
 from extproc.routing.pressure import Calm, Pressure
 from extproc.telemetry.metrics import Metrics
 
@@ -181,3 +182,4 @@ class Services:
     clock: Clock = field(default_factory=Clock)
     pressure: Pressure = field(default_factory=Calm)
     admissions: Admissions = field(default_factory=OpenDoor)
+    experiments: Changes = field(default_factory=NoChanges)

@@ -41,7 +41,8 @@ _ENVOY_OPTIONS = ("--disable-hot-restart", "--concurrency", "1", "-l", "warning"
 class Upstreams:
     """The ports behind each pool; each pool is a public model of the same name.
 
-    `patient` is `openai` with time-outs that nothing here reaches; `nobody` is there always, without a server.
+    `patient` is `openai` with time-outs that nothing here reaches; `nobody` is there always, without a server. `more`
+    has further pools by name, each as a mapping in YAML.
     """
 
     openai: int = 9
@@ -49,6 +50,7 @@ class Upstreams:
     kserve: int = 9
     pair: tuple[int, int] = (9, 10)
     tritons: tuple[int, int] = (9, 10)
+    more: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
 class ServedGateway:
@@ -90,6 +92,14 @@ class ServedGateway:
         self.service.wait_ready(
             lambda: answers_ok(admin.host, admin.port, "/readyz"), _READY_TIMEOUT_S, threading.Event()
         )
+
+    def change(self, before: str, after: str) -> None:
+        """Replace a text of the configuration while everything runs."""
+        text = self._config_file.read_text()
+        assert before in text
+        self._config_file.write_text(text.replace(before, after))
+        self.config = configuration.load(self._config_file, pipeline.SETTINGS)
+        write_xds(self.config, self.directory / "xds")
 
     def sees_service(self) -> bool:
         """Envoy finds every worker healthy."""
@@ -175,6 +185,7 @@ class Worlds(Generic[World]):
 
 def _text(directory: pathlib.Path, base: int, upstreams: Upstreams, workers: int, server: GrpcServer) -> str:
     hasher = KeyHasher(SECRET.encode())
+    more = "\n          ".join(f"{name}: {{pool: {name}, operations: [chat], {_LONG}}}" for name in upstreams.more)
     return textwrap.dedent(f"""
         gateway:
           listen: 127.0.0.1:{base}
@@ -203,6 +214,7 @@ def _text(directory: pathlib.Path, base: int, upstreams: Upstreams, workers: int
           patient: {{pool: patient, operations: [chat], {_LLM}}}
           tritons: {{pool: tritons, operations: [chat], {_LLM}}}
           kserve: {{pool: kserve, operations: [embeddings, infer], context_window: 512}}
+          {more}
         pools:
           openai: {{dialect: openai, model: x, clusters: {_clusters(upstreams.openai)}, {_PATIENCE}}}
           triton: {{dialect: triton-generate, model: demo_llm, clusters: {_clusters(upstreams.triton)}, {_PATIENCE}}}
@@ -215,10 +227,12 @@ def _text(directory: pathlib.Path, base: int, upstreams: Upstreams, workers: int
             model: demo_llm
             clusters: {_clusters(*upstreams.tritons)}
             idle_timeout_s: 5
-        """)
+        """) + "".join(f"  {name}: {pool}\n" for name, pool in upstreams.more.items())
 
 
-_LLM = "tokenizer: {type: tiktoken, encoding: cl100k_base}, chat_template: chatml, context_window: 4096"
+_TEXT = "tokenizer: {type: tiktoken, encoding: cl100k_base}, chat_template: chatml"
+_LLM = f"{_TEXT}, context_window: 4096"
+_LONG = f"{_TEXT}, context_window: 200000"
 _PATIENCE = "idle_timeout_s: 1, request_timeout_s: 3, outlier_detection: {consecutive_5xx: 1000}"
 
 

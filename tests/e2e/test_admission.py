@@ -258,6 +258,9 @@ async def test_redis_goes_and_comes_back(world: World, client: httpx.AsyncClient
     assert await asyncio.to_thread(wait_until, lambda: not is_degraded())
     assert await asyncio.to_thread(gate.holds, 3)
     await until(world.use, lambda use: use.requests == (3, 0, 0, 0))
+    if limited.gateway.load().service.workers == 1:  # several may have held more than their shares when it was lost
+        assert gate.most <= 4
+    gate.most = 3
     more = [chat(client, f"more-{number}") for number in range(3)]
     await world.waits(2, 0, 0, 0)
     assert gate.most <= 4

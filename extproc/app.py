@@ -38,7 +38,8 @@ from extproc.policies.interface import Services
 from extproc.routing import catalog
 from extproc.routing.load_board import LoadBoard, board_of
 from extproc.routing.pool_calls import PoolCalls
-from extproc.stores import limiter
+from extproc.stores import admissions, limiter
+from extproc.stores.admissions import SharedAdmissions
 from extproc.stores.answers import RedisAnswers
 from extproc.stores.experiments import ExperimentStore, HeardChanges
 from extproc.stores.key_cache import CachedKeys
@@ -108,6 +109,25 @@ class Limits:
         with contextlib.suppress(asyncio.CancelledError):
             await self._keep
         await self.limiter.close()
+
+
+class Lines:
+    """The lines before pools, in one Redis, and what runs beside them."""
+
+    def __init__(self, config: GatewayConfig, clock: Clock, metrics: Metrics) -> None:
+        self.redis = config.redis
+        url, degraded = config.redis.url.get_secret_value(), functools.partial(metrics.degraded, admissions.NAME)
+        self.admissions = SharedAdmissions(
+            url, config.redis.timeout_s, clock, degraded, metrics.admission.used, config.service.workers
+        )
+        loop = asyncio.get_running_loop()
+        self._beside = [loop.create_task(work) for work in (self.admissions.keep(), self.admissions.listen())]
+
+    async def close(self) -> None:
+        for task in self._beside:
+            task.cancel()
+        await asyncio.gather(*self._beside, return_exceptions=True)
+        await self.admissions.close()
 
 
 class Answers:
@@ -270,6 +290,7 @@ class Worker:
         self._server: Server
         self._keys: Keys
         self._limits: Limits
+        self._lines: Lines
         self._answers: Answers
         self._experiments: Experiments
         self._encoders = Encoders(self._clock, self._metrics)
@@ -290,6 +311,7 @@ class Worker:
         self._audit = trail_of(config.audit, self._metrics)
         self._keys = Keys(config, self._clock)
         self._limits = Limits(config, self._clock, self._metrics)
+        self._lines = Lines(config, self._clock, self._metrics)
         self._answers = Answers(config, self._clock, self._metrics)
         self._experiments = Experiments(config, self._metrics)
         await self._experiments.begin()
@@ -310,6 +332,7 @@ class Worker:
         await self._tasks.finish(pipeline.CLOSE_DEADLINE_S)
         await self._keys.close()
         await self._limits.close()
+        await self._lines.close()
         await self._answers.close()
         await self._experiments.close()
         await self._encoders.close()
@@ -329,6 +352,7 @@ class Worker:
             metrics=self._metrics,
             usage=self._usage,
             limiter=self._limits.limiter,
+            admissions=self._lines.admissions,
             pressure=self._loads,
             experiments=self._experiments.changes,
             config_version=config.version,
@@ -373,6 +397,8 @@ class Worker:
         if config.redis != self._limits.redis:
             self._tasks.spawn(self._retire_limits(self._limits))
             self._limits = Limits(config, self._clock, self._metrics)
+            self._tasks.spawn(self._retire_lines(self._lines))
+            self._lines = Lines(config, self._clock, self._metrics)
         if not self._answers.fit(config):
             self._tasks.spawn(self._retire_answers(self._answers, config.gateway.request_timeout_s))
             self._answers = Answers(config, self._clock, self._metrics)
@@ -393,6 +419,11 @@ class Worker:
         while not limits.limiter.idle:  # noqa: ASYNC110 (exchanges are settled where they were reserved)
             await asyncio.sleep(1.0)
         await limits.close()
+
+    async def _retire_lines(self, lines: Lines) -> None:
+        while not lines.admissions.idle:  # noqa: ASYNC110 (tickets are handed back where they were handed in)
+            await asyncio.sleep(1.0)
+        await lines.close()
 
 
 def main() -> int:

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from extproc import config, tokenization
+from extproc.admission import Priority
 from extproc.config.document import Key
 from extproc.config.encoder import EncoderBackend
 from extproc.config.model import GatewayConfig
@@ -14,6 +15,7 @@ from extproc.config.policy import PolicyMode
 from extproc.config.pools import DialectName
 from extproc.config.routing_references import broken_rules
 from extproc.policies import pipeline
+from extproc.policies.admit_settings import Settings as AdmitSettings
 from extproc.policies.cache import Cache
 from extproc.policies.limit_settings import Settings as LimitSettings
 from extproc.policies.route import Route
@@ -24,7 +26,7 @@ from extproc.policies.semantic_cache import SemanticCache
 
 def load(path: Path, env: Mapping[str, str] | None = None) -> GatewayConfig:
     """The configuration, everything checked that can be without a network. Raises ConfigError."""
-    checks = (_tokenizers, _rules, _budgets, _issuers, _encoder, _semantic_cache)
+    checks = (_tokenizers, _rules, _budgets, _admission, _issuers, _encoder, _semantic_cache)
     return config.load(path, pipeline.SETTINGS, env, checks=checks)
 
 
@@ -41,6 +43,20 @@ def _budgets(checked: GatewayConfig) -> Iterator[tuple[Key, str]]:
     if isinstance(limit, LimitSettings) and len(currencies) > 1:
         for name in limit.budgets:
             yield ("policies", "limit", "budgets", name), f"the models' prices are in {', '.join(sorted(currencies))}"
+
+
+def _admission(checked: GatewayConfig) -> Iterator[tuple[Key, str]]:
+    """Lines are before pools that there are, and end before Envoy loses patience with who stands there."""
+    admit = checked.policies.get("admit")
+    if not isinstance(admit, AdmitSettings):
+        return
+    key: Key = ("policies", "admit")
+    for name in admit.pools:
+        if name not in checked.pools:
+            yield (*key, "pools", name), f"there is no pool {name}"
+    for priority, wait_s in zip(Priority, admit.classes.waits_s, strict=True):
+        if wait_s >= checked.gateway.stream_idle_timeout_s:
+            yield (*key, "classes", priority.name, "wait_s"), "never reached: gateway.stream_idle_timeout_s is shorter"
 
 
 def _tokenizers(checked: GatewayConfig) -> Iterator[tuple[Key, str]]:

@@ -129,6 +129,7 @@ def facts_known_at_end(ctx: RequestContext, termination: Termination) -> Facts:
         "redacted": 0 if ctx.redaction is None else ctx.redaction.changed,
         **_fallback_facts(ctx),
         **_guard_facts(ctx),
+        **_queue_facts(ctx),
     }
     if progress.first_bytes_s is not None:
         facts["ttft_ms"] = round((progress.first_bytes_s - ctx.arrived_s) * 1e3, 3)
@@ -140,6 +141,15 @@ def _fallback_facts(ctx: RequestContext) -> Facts:
     if ctx.served is None or ctx.pool is None:
         return {}
     return {"pool": ctx.served.pool.name, "fallback_from": ctx.pool.name, "served_model": ctx.served.model.name}
+
+
+def _queue_facts(ctx: RequestContext) -> Facts:
+    """Empty where there is no line before the pool, or the request never came to it."""
+    place = ctx.place
+    if place is None:
+        return {}
+    waited_ms = round(place.waited_s * 1e3, 3)
+    return {"priority": place.priority.name, "queue_position": place.position, "queued_ms": waited_ms}
 
 
 def _guard_facts(ctx: RequestContext) -> Facts:

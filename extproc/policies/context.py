@@ -8,6 +8,7 @@ from msgspec import Struct, field
 
 from extproc.dialects.feedback import Feedback
 from extproc.dialects.interface import InferenceRequest, RequestHead, Route, TokenTotals
+from extproc.policies.admit_place import Place
 from extproc.policies.cache_exchange import Caching
 from extproc.policies.guard_result import GuardResult
 from extproc.policies.limit_hold import Hold
@@ -76,6 +77,7 @@ class RequestContext:
     asked: Asked | None = None  # semantic_cache: its question, where answers can be found by it
     governed: bool = False  # limit: its caller is known, so that its attempt counts
     held: Hold | None = None  # limit: what it reserved
+    place: Place | None = None  # admit: where it stood in the line before its pool; None: there is none
     redaction: Redaction | None = None  # redact: its placeholders and its counts
     rated: Feedback | None = None  # journey: what a user says of an answer
     reason: str = ""  # journey: why it was refused or failed; limit, redact: that it was cut

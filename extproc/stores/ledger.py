@@ -41,6 +41,8 @@ FIELDS = (
     "reason",
     "cache",
     "saved_tokens",
+    "priority",
+    "queued_ms",
     "subject",
     "guard_over",
     "rated",

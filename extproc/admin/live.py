@@ -7,6 +7,7 @@ is bounded. Owns the history and the rates. Must not know: HTTP, or where metric
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import math
 import time
@@ -84,9 +85,7 @@ class LiveView:
             try:
                 self._snapshot = await asyncio.to_thread(self._read)
                 self._fresh.set()
-            except (
-                Exception
-            ):  # a file of a worker that has just died, or a bug of ours: the view goes stale, and says so
+            except Exception:  # such as a bug of ours: the view goes stale, and says so
                 _log.exception("the live view can't be brought up to date")
             now_s = time.monotonic()
             watched = now_s - self._looked_s < WATCHED_S
@@ -94,8 +93,11 @@ class LiveView:
             await self._pause(pause_s - (now_s - began_s), wake=not watched)
 
     async def snapshot(self) -> bytes:
-        """The newest `Live` as JSON; the first waits until there is one."""
-        self._looked_s = time.monotonic()
+        """The newest `Live` as JSON; who looks after nobody did waits until there is a new one."""
+        now_s = time.monotonic()
+        if now_s - self._looked_s >= WATCHED_S:
+            self._fresh.clear()
+        self._looked_s = now_s
         self._looked.set()
         await self._fresh.wait()
         return self._snapshot
@@ -106,11 +108,8 @@ class LiveView:
         if not wake:
             await asyncio.sleep(pause_s)
             return
-        try:
+        with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._looked.wait(), pause_s)
-        except TimeoutError:
-            return
-        self._fresh.clear()
 
     def _read(self) -> bytes:
         self._board.look()

@@ -54,6 +54,26 @@ def guarded(guard: Callable[[], Guard]) -> web.Application:
     return web.Application(middlewares=[answer], client_max_size=BODY_LIMIT_BYTES)
 
 
+class Connection(web.RequestHandler):
+    """As aiohttp's, but for what it says of bytes that are no request, and that they don't fill the log."""
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        if status >= 500:
+            _log.error("an admin connection failed", exc_info=exc)
+            problem = Problem(500, "internal_error", "a bug; the log has more")
+        else:
+            problem = Problem(400, "invalid_request", "this is no HTTP request that can be read")
+        answer = problem_response(problem)
+        answer.force_close()
+        return answer
+
+
 def problem_response(problem: Problem, headers: dict[str, str] | None = None) -> web.Response:
     more = dict(headers or {})
     if problem.status == 401:

@@ -22,7 +22,7 @@ from prometheus_client.registry import Collector
 from extproc.admin.api import BASE
 from extproc.admin.endpoints import Call, Endpoint, Input
 from extproc.admin.guard import Guard
-from extproc.admin.http_api import HttpApi, guarded
+from extproc.admin.http_api import Connection, HttpApi, guarded
 from extproc.admin.live import LiveView
 from extproc.admin.live_shapes import Live
 from extproc.admin.page import add_page
@@ -83,9 +83,7 @@ async def start_admin(
         add_page(app)
         endpoints = (*endpoints, live_endpoint(live))
     HttpApi(endpoints).add_to(app)
-    runner = web.AppRunner(
-        app, access_log=None, handle_signals=False, shutdown_timeout=_CLOSE_TIMEOUT_S, keepalive_timeout=_KEEPALIVE_S
-    )
+    runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=_CLOSE_TIMEOUT_S)
     await runner.setup()
     try:
         listening = await asyncio.get_running_loop().create_server(_bounded(runner), listen.host, listen.port)
@@ -125,7 +123,14 @@ def collected(beside: Sequence[Collector] = ()) -> Iterable[Metric]:
 def _bounded(runner: web.AppRunner) -> Callable[[], asyncio.Protocol]:
     server = runner.server
     assert server is not None
-    return lambda: server() if len(server.connections) < MOST_CONNECTIONS else _Refused()
+    loop = asyncio.get_running_loop()
+
+    def accept() -> asyncio.Protocol:
+        if len(server.connections) >= MOST_CONNECTIONS:
+            return _Refused()
+        return Connection(server, loop=loop, access_log=None, keepalive_timeout=_KEEPALIVE_S)  # type: ignore[arg-type]
+
+    return accept
 
 
 class _Refused(asyncio.Protocol):

@@ -31,6 +31,11 @@ class AdminThread:
         await asyncio.wrap_future(started._listening)
         return started
 
+    @property
+    def port(self) -> int:
+        """Where the server listens."""
+        return self._listening.result()
+
     async def close(self) -> None:
         self._loop.call_soon_threadsafe(self._stop.set)
         await asyncio.to_thread(self._thread.join, _CLOSE_TIMEOUT_S)

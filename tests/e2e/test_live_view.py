@@ -118,7 +118,8 @@ _WEAK_TEXTS = """
       && [...node.childNodes].some((child) => child.nodeType === 3 && child.data.trim()))
     .filter((node) => {
       const style = getComputedStyle(node);
-      const pair = [light(node.tagName === "text" ? style.fill : style.color), light(ground(node))].sort((a, b) => b - a);
+      const ink = node.tagName === "text" ? style.fill : style.color;
+      const pair = [light(ink), light(ground(node))].sort((a, b) => b - a);
       return (pair[0] + 0.05) / (pair[1] + 0.05) < 4.5;
     })
     .map((node) => node.tagName + ": " + node.textContent.slice(0, 40));

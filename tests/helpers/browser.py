@@ -12,8 +12,8 @@ import contextlib
 import itertools
 import os
 import pathlib
-import re
 import shutil
+import signal
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -33,7 +33,6 @@ _OPTIONS = (
     "--hide-scrollbars",
     "--force-color-profile=srgb",
 )
-_LISTENING = re.compile(r"DevTools listening on (ws://\S+)")
 _TIMEOUT_S = 20.0
 
 
@@ -72,6 +71,7 @@ class Page:
 
     async def open(self, url: str) -> None:
         await self._call("Page.navigate", url=url)
+        await self.until("location.protocol !== 'about:' && document.readyState === 'complete'")
 
     async def value(self, expression: str) -> Any:
         """What an expression of JavaScript is, awaited."""
@@ -130,35 +130,35 @@ async def browsing(directory: pathlib.Path) -> AsyncIterator[Page]:
     """A browser with one tab, and a profile of its own in `directory`."""
     # Without a user namespace for its sandbox, as for root in a container, it would not start.
     sandbox = ("--no-sandbox",) if os.geteuid() == 0 else ()
+    profile = directory / "profile"
     process = await asyncio.create_subprocess_exec(
         chromium(),
         *_OPTIONS,
         *sandbox,
-        f"--user-data-dir={directory}/profile",
+        f"--user-data-dir={profile}",
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.DEVNULL,
-        stderr=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.DEVNULL,
+        start_new_session=True,
     )
-    reading: asyncio.Task[bytes] | None = None
     try:
-        assert process.stderr is not None
-        address = await _address(process.stderr)
-        reading = asyncio.create_task(process.stderr.read())
+        address = await _address(profile / "DevToolsActivePort")
         async with aiohttp.ClientSession() as session, session.ws_connect(address, max_msg_size=1 << 26) as socket:
             page = Page(socket)
             await page.attach()
             yield page
     finally:
-        process.terminate()
+        # Killed, all of it: it does not reliably end when it is asked to, and has nothing to save.
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
         await process.wait()
-        if reading is not None:
-            await reading
 
 
-async def _address(lines: asyncio.StreamReader) -> str:
+async def _address(file: pathlib.Path) -> str:
+    """It writes its port, and the path of its own endpoint, into its profile."""
     async with asyncio.timeout(_TIMEOUT_S):
-        while line := await lines.readline():
-            found = _LISTENING.search(line.decode())
-            if found is not None:
-                return found[1]
-    raise RuntimeError("the browser ended before it listened")
+        while True:
+            with contextlib.suppress(FileNotFoundError, ValueError):
+                port, path = file.read_text().split()  # noqa: ASYNC240 (a few bytes)
+                return f"ws://127.0.0.1:{port}{path}"
+            await asyncio.sleep(0.05)

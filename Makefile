@@ -44,6 +44,7 @@ lock: $(VENV)/.dependencies ## resolve pyproject.toml into requirements/*.txt ag
 	$(PIP_COMPILE) --extra cpu --extra stack --extra dev --output-file requirements/dev.txt
 	$(PIP_COMPILE) --extra cpu --constraint requirements/dev.txt --output-file requirements/cpu.txt
 	$(PIP_COMPILE) --extra gpu --constraint requirements/dev.txt --output-file requirements/gpu.txt
+	$(PIP_COMPILE) --extra cpu --extra image --constraint requirements/dev.txt --output-file requirements/image.txt
 
 clean: ## remove what was built here, save .venv and .local
 	rm -rf build dist extproc/_pb .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -64,6 +64,8 @@ def _nested(path: str, value: Schema, definitions: Schema) -> Iterator[tuple[str
             yield f"{path} (type: {kind})" if kind else path, definition
     for option in [*value.get("anyOf", []), *value.get("oneOf", [])]:
         yield from _nested(path, option, definitions)
+    if isinstance(value.get("items"), dict):
+        yield from _nested(f"{path}[]", value["items"], definitions)
     named = [*value.get("patternProperties", {}).values(), value.get("additionalProperties")]
     for option in named:
         if isinstance(option, dict):

@@ -24,7 +24,7 @@ from extproc import gateway_file
 from extproc.audit.writer import Trail, trail_of
 from extproc.clock import Clock
 from extproc.config.encoder import Encoder as EncoderSettings
-from extproc.config.model import GatewayConfig
+from extproc.config.model import GatewayConfig, Redis
 from extproc.edge.server import Server, server_of
 from extproc.edge.service import Service, Write
 from extproc.errors import ConfigError, DependencyError
@@ -37,6 +37,7 @@ from extproc.routing import catalog
 from extproc.routing.load_board import LoadBoard, board_of
 from extproc.stores import limiter
 from extproc.stores.answers import RedisAnswers
+from extproc.stores.experiments import ExperimentStore, HeardChanges
 from extproc.stores.key_cache import CachedKeys
 from extproc.stores.keys import KeyHasher, KeyStore
 from extproc.stores.limiter import SharedLimiter
@@ -130,6 +131,37 @@ class Answers:
         await self.store.close()
 
 
+class Experiments:
+    """What is said of experiments while they run, heard from one Redis; nothing where there are no experiments."""
+
+    def __init__(self, config: GatewayConfig, metrics: Metrics) -> None:
+        self._wanted = _experiments_of(config)
+        store = ExperimentStore(config.redis.url.get_secret_value(), config.redis.timeout_s)
+        self.changes = HeardChanges(store, functools.partial(metrics.degraded, "experiments"))
+        self._keep: asyncio.Task[None] | None = None
+
+    async def begin(self) -> None:
+        """Returns when all is heard that was said until now, or Redis doesn't answer."""
+        if self._wanted[1]:
+            await self.changes.listen()
+            self._keep = asyncio.get_running_loop().create_task(self.changes.keep_listening())
+
+    def fit(self, config: GatewayConfig) -> bool:
+        """They are what this configuration wants, too."""
+        return self._wanted == _experiments_of(config)
+
+    async def close(self) -> None:
+        if self._keep is not None:
+            self._keep.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._keep
+        await self.changes.close()
+
+
+def _experiments_of(config: GatewayConfig) -> tuple[Redis, bool]:
+    return config.redis, bool(config.experiments)
+
+
 class Encoders:
     """The encoder of the configuration in force, and those before it, which requests on their way may still ask."""
 
@@ -220,9 +252,11 @@ class Worker:
         self._keys: Keys
         self._limits: Limits
         self._answers: Answers
+        self._experiments: Experiments
         self._encoders = Encoders(self._clock, self._metrics)
         self._verifiers = Verifiers()
         self._reloading = asyncio.Lock()
+        self._catalog: catalog.Catalog | None = None
         self._runtime: Runtime
 
     async def run(self, supervisor: socket.socket) -> None:
@@ -237,6 +271,8 @@ class Worker:
         self._keys = Keys(config, self._clock)
         self._limits = Limits(config, self._clock, self._metrics)
         self._answers = Answers(config, self._clock, self._metrics)
+        self._experiments = Experiments(config, self._metrics)
+        await self._experiments.begin()
         self._runtime = self._build(config, await self._encoders.take_up(config), await self._verifiers.take_up(config))
         looking = asyncio.get_running_loop().create_task(self._loads.keep_looking())
         await self._server.start(config.service.addresses[self._index % len(config.service.addresses)])
@@ -250,11 +286,12 @@ class Worker:
         await stop.wait()
         loop.remove_reader(supervisor)
         looking.cancel()
-        await self._server.drain(config.service.drain_timeout_s)
+        await self._server.drain(config.service.drain_timeout_s, config.service.notice_s)
         await self._tasks.finish(pipeline.CLOSE_DEADLINE_S)
         await self._keys.close()
         await self._limits.close()
         await self._answers.close()
+        await self._experiments.close()
         await self._encoders.close()
         await self._verifiers.close()
         await asyncio.to_thread(self._audit.close, pipeline.CLOSE_DEADLINE_S)
@@ -263,13 +300,16 @@ class Worker:
         return Journey(self._runtime, write)
 
     def _build(self, config: GatewayConfig, encoder: Encoder | None, verifier: PairVerifier | None) -> Runtime:
+        self._catalog = catalog.build(config, self._catalog)
         services = Services(
-            catalog=catalog.build(config),
+            catalog=self._catalog,
             keys=self._keys.cache,
+            identities=config.identities,
             metrics=self._metrics,
             usage=self._usage,
             limiter=self._limits.limiter,
             pressure=self._loads,
+            experiments=self._experiments.changes,
             config_version=config.version,
             answers=self._answers.store,
             neighbours=self._answers.neighbours,
@@ -290,6 +330,10 @@ class Worker:
                 await asyncio.to_thread(pipeline.prepare, config.policies)
                 verifier = await self._verifiers.take_up(config)
                 encoder = await self._encoders.take_up(config)
+                if not self._experiments.fit(config):
+                    old, self._experiments = self._experiments, Experiments(config, self._metrics)
+                    await self._experiments.begin()
+                    await old.close()  # what it heard is still there for exchanges of before
             except ConfigError as error:
                 self._refused([str(problem) for problem in error.problems])
             except DependencyError as error:

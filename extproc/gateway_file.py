@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -11,16 +12,26 @@ from extproc.config.encoder import EncoderBackend
 from extproc.config.model import GatewayConfig
 from extproc.config.policy import PolicyMode
 from extproc.config.pools import DialectName
+from extproc.config.routing_references import broken_rules
 from extproc.policies import pipeline
 from extproc.policies.cache import Cache
 from extproc.policies.limit_settings import Settings as LimitSettings
+from extproc.policies.route import Route
+from extproc.policies.route import Settings as RouteSettings
 from extproc.policies.scan_texts import ScanTexts
 from extproc.policies.semantic_cache import SemanticCache
 
 
 def load(path: Path, env: Mapping[str, str] | None = None) -> GatewayConfig:
     """The configuration, everything checked that can be without a network. Raises ConfigError."""
-    return config.load(path, pipeline.SETTINGS, env, checks=(_tokenizers, _budgets, _encoder, _semantic_cache))
+    checks = (_tokenizers, _rules, _budgets, _issuers, _encoder, _semantic_cache)
+    return config.load(path, pipeline.SETTINGS, env, checks=checks)
+
+
+def _rules(checked: GatewayConfig) -> Iterator[tuple[Key, str]]:
+    route = checked.policies.get(Route.name)
+    if isinstance(route, RouteSettings):
+        yield from broken_rules(checked, route.rules, ("policies", Route.name, "rules"))
 
 
 def _budgets(checked: GatewayConfig) -> Iterator[tuple[Key, str]]:
@@ -47,12 +58,23 @@ def _tokenizers(checked: GatewayConfig) -> Iterator[tuple[Key, str]]:
                 break
 
 
+def _issuers(checked: GatewayConfig) -> Iterator[tuple[Key, str]]:
+    """Envoy takes no issuer without keys."""
+    for name, issuer in checked.identities.issuers.items():
+        try:
+            keys = json.loads(issuer.jwks_file.read_bytes())["keys"]
+        except (OSError, ValueError, TypeError, KeyError):
+            keys = None
+        if not (isinstance(keys, list) and keys):
+            yield ("identities", "issuers", name, "jwks_file"), "this is no JSON Web Key Set with a key"
+
+
 def _encoder(checked: GatewayConfig) -> Iterator[tuple[Key, str]]:
     """Policies that need the encoder can have it."""
     if not pipeline.needs_encoder(checked.policies):
         return
     scan = checked.policies.get(ScanTexts.name)
-    if scan is not None and scan.mode is PolicyMode.OFF:
+    if scan is not None and pipeline.needs_scan(checked.policies) and scan.mode is PolicyMode.OFF:
         yield ("policies", ScanTexts.name, "mode"), "a policy that is on needs it"
     encoder = checked.encoder
     if encoder.backend is EncoderBackend.OFF:

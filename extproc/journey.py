@@ -55,10 +55,15 @@ from extproc.policies.account import facts_known_at_end, facts_known_at_forward
 from extproc.policies.context import RequestContext
 from extproc.policies.interface import Termination, Verdict
 from extproc.policies.pipeline import Pipeline
-from extproc.rejection import Rejection, internal_error, model_not_found, request_too_large
+from extproc.rejection import Rejection, internal_error, model_not_found, pool_not_reachable, request_too_large
 
 STAMP = "x-extproc-pool"
 """The request header that generated routes match on. Clients can't set it: Envoy strips theirs before we see them."""
+AFFINITY = "x-extproc-affinity"
+"""The request header by which Envoy chooses among a pool's endpoints, where the pool is balanced so. As the stamp."""
+
+MIRROR_STAMP = "x-extproc-mirror"
+"""The pool that gets a copy of the request, for the routes that mirror. As little for clients to set."""
 
 # Length, encoding and tag of the upstream's body are not those of ours.
 _NOT_OURS = ("content-length", "content-encoding", "etag")
@@ -148,8 +153,9 @@ class Journey:
 
     async def _on_head(self, event: RequestHeaders, began_s: float) -> None:
         headers = event.headers
-        head = RequestHead(headers.get(":method", ""), headers.get(":path", ""), headers)
+        head = RequestHead(headers.get(":method", ""), headers.get(":path", ""), headers, event.claims)
         ctx = self._ctx = RequestContext(head, began_s, self._clock.wall())
+        ctx.reachable = event.pools
         ctx.route = route = resolve(head)
         if route.rejection is not None:
             await self._refuse(route.rejection)
@@ -203,6 +209,7 @@ class Journey:
         except InvalidRequest as error:
             await self._refuse(error.rejection)
             return
+        ctx.rated = said
         verdict = await self._pipeline.on_feedback(ctx, said)
         if isinstance(verdict, policy.Reject):
             await self._refuse(verdict.rejection)
@@ -212,9 +219,11 @@ class Journey:
     def _understand(self, ctx: RequestContext) -> Rejection | None:
         """Parse the body and find the model it asks for. Raises InvalidRequest."""
         ctx.request = request = self._api().parse(ctx.head, ctx.body)
-        model = self._catalog.models.get(request.model)
-        if model is None:
+        if request.model not in self._catalog.models:
             return model_not_found(request.model)
+        model = self._catalog.served(request.model, ctx.reachable)
+        if model is None:
+            return pool_not_reachable()
         ctx.model = model
         return None
 
@@ -223,8 +232,12 @@ class Journey:
         if pool is None:  # route is shadowed or off: without a stamp Envoy refuses the request
             return Forward()
         call = pool.dialect.encode(ctx.request, ctx.model.upstream(pool, ctx.default_output_tokens))
-        set_headers = ((":path", call.path), (STAMP, pool.name), *call.set_headers)
-        return Forward(set_headers, call.remove_headers, call.body, facts_known_at_forward(ctx))
+        set_headers = [(":path", call.path), (STAMP, pool.name), *call.set_headers]
+        if ctx.affinity_key is not None:
+            set_headers.append((AFFINITY, ctx.affinity_key))
+        if ctx.destination is not None and ctx.destination.mirror:
+            set_headers.append((MIRROR_STAMP, ctx.destination.mirror))
+        return Forward(tuple(set_headers), call.remove_headers, call.body, facts_known_at_forward(ctx))
 
     # The response.
 
@@ -388,6 +401,8 @@ class Journey:
             headers.append(("x-extproc-model", ctx.model_name))
         if ctx.pool is not None:
             headers.append(("x-extproc-pool", ctx.pool.name))
+        if ctx.arm:
+            headers.append(("x-extproc-arm", ctx.arm))
         if ctx.caching is not None and ctx.caching.visible:
             headers.append(("x-extproc-cache", ctx.caching.result))
         if ctx.degraded:

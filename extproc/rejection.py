@@ -154,6 +154,11 @@ def overloaded(message: str, reason: str, retry_after_s: int = 1) -> Rejection:
     return Rejection(503, "server_error", "overloaded", message, reason=reason, retry_after_s=retry_after_s)
 
 
+def pool_not_reachable() -> Rejection:
+    """503: Envoy has no route to where the model is served, now or before."""
+    return overloaded("The model is not reachable yet.", "pool_not_reachable")
+
+
 def upstream_failed(message: str, status: int = 502) -> Rejection:
     """The model server failed or answered something that is not an answer."""
     return Rejection(status, "server_error", "upstream_error", message, reason="upstream_error")

@@ -27,6 +27,7 @@ from extproc.audit.record import Action, Entry
 from extproc.audit.writer import files_of, trail_of
 from extproc.config.model import GatewayConfig, GrpcServer
 from extproc.errors import ConfigError
+from extproc.guardrail_watch import GuardrailWatch
 from extproc.limits import PERCENT
 from extproc.policies import pipeline
 from extproc.policies.limit_adaptive import TIERS
@@ -49,8 +50,7 @@ from extproc.telemetry.usage import account_for_the_dead, owed_by_the_dead
 GRPC_EXPERIMENTS = "GRPC_EXPERIMENTS"
 OLDER_POLLER = "-event_engine_listener,-event_engine_client,-event_engine_for_all_other_endpoints"
 _POLL_S = 0.5
-# A changed file has to rest for so long: Envoy's configuration is made of the same file, and it should know a new pool
-# before requests are stamped for it.
+# A changed file has to rest for so long: whoever writes it may not be done.
 _REST_S = 1.0
 _RESTART_S = (0.1, 5.0)
 _START_TIMEOUT_S = 60.0
@@ -149,6 +149,7 @@ class Supervisor:
         self._board = board_of(run_dir)
         self._poller = LoadPoller(self._board, _watched(config))
         self._audit = trail_of(config.audit, self._metrics)
+        self._guardrails = GuardrailWatch(config, self._audit.record)
         self._stop = asyncio.Event()
         self._seen = _fingerprint(config_path)
 
@@ -166,14 +167,16 @@ class Supervisor:
         anchoring = loop.create_task(self._anchor())
         feeding = [loop.create_task(feed.run()) for feed in self._feeds]
         running = [loop.create_task(worker.keep_running()) for worker in self._workers]
-        watching = [loop.create_task(self._watch_file()), loop.create_task(self._poller.run())]
+        looks = (self._watch_file(), self._poller.run(), self._guardrails.run())
+        watching = [loop.create_task(look) for look in looks]
         await self._stop.wait()
         for task in watching:
             task.cancel()
         for worker in self._workers:
             worker.stop()
         # The finalizers of the last streams come after the drain.
-        grace_s = self._config.service.drain_timeout_s + pipeline.CLOSE_DEADLINE_S
+        service = self._config.service
+        grace_s = service.notice_s + service.drain_timeout_s + pipeline.CLOSE_DEADLINE_S
         _, late = await asyncio.wait(running, timeout=grace_s)
         if late:
             for worker in self._workers:
@@ -254,6 +257,7 @@ class Supervisor:
         for feed in self._feeds:
             feed.change(_ledger(config))
         self._poller.change(_watched(config))
+        self._guardrails.change(config)
         self._config = config
         self._on_record(Action.CONFIG_TAKEN, config_version=config.version)
         for worker in self._workers:

@@ -10,7 +10,7 @@ from typing import Annotated
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from extproc.admin.endpoints import Input
-from extproc.config.model import Tier
+from extproc.config.tier import Tier
 
 # Python's `$` also matches before a last newline, JSON Schema's does not: `(?!\n)` makes them agree.
 _END = r"$(?!\n)"

@@ -22,6 +22,8 @@ class Action(enum.StrEnum):
     CONFIG_REFUSED = "config_refused"
     CACHE_PURGED = "cache_purged"
     DRAINED = "drained"
+    WEIGHTS_SET = "weights_set"
+    ARM_PULLED = "arm_pulled"
 
 
 class Entry(Struct, frozen=True, kw_only=True):

@@ -44,15 +44,20 @@ class AdminTrail:
         """Raises CommandFailed if records can't be written: what can't be recorded isn't done."""
         from extproc.operations.trail import NotRecorded
 
-        self.actions = actions_of(config)
+        self._actions = actions_of(config)
         try:
-            self.actions.rehearse()
+            self._actions.rehearse()
         except NotRecorded as error:
             raise CommandFailed(str(error)) from error
 
     def record(self, action: "Action", subject: str, team: str) -> None:
-        """Raises NotRecorded."""
-        self.actions.record(action, subject, team)
+        """Raises CommandFailed."""
+        from extproc.operations.trail import NotRecorded
+
+        try:
+            self._actions.record(action, subject, team)
+        except NotRecorded as error:
+            raise CommandFailed(str(error)) from error
 
 
 def actions_of(config: "GatewayConfig") -> "ActionTrail":

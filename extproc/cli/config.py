@@ -8,7 +8,11 @@ from typing import TYPE_CHECKING
 from extproc.cli.arguments import CommandFailed, refuse_two_runtimes
 
 if TYPE_CHECKING:
+    from extproc import mesh
     from extproc.cli.arguments import Commands
+
+
+_FORMATS = ("bootstrap", "istio-gateway", "istio-sidecar")
 
 
 def add_commands(commands: "Commands") -> None:
@@ -26,6 +30,24 @@ def add_commands(commands: "Commands") -> None:
         type=pathlib.Path,
         metavar="DIR",
         help="write it as files that a running Envoy follows, and print the path of the bootstrap to start it with",
+    )
+    envoy.add_argument(
+        "--format",
+        choices=_FORMATS,
+        default="bootstrap",
+        help="a whole configuration (default), or an Istio EnvoyFilter for a gateway of its own or a server's sidecar",
+    )
+    envoy.add_argument("--port", type=int, default=None, help="EnvoyFilter: the gateway's or the model server's port")
+    envoy.add_argument("--host", default="", help="EnvoyFilter for a gateway: the host name that clients use")
+    envoy.add_argument("--name", default="extproc", help="EnvoyFilter: its name (default: %(default)s)")
+    envoy.add_argument("--namespace", default="default", help="EnvoyFilter: its namespace (default: %(default)s)")
+    envoy.add_argument(
+        "--selector",
+        action="append",
+        default=[],
+        type=_label,
+        metavar="LABEL=VALUE",
+        help="EnvoyFilter: a label of the pods; can be repeated",
     )
     envoy.set_defaults(run=_envoy)
 
@@ -51,6 +73,9 @@ def _envoy(arguments: argparse.Namespace) -> int:
     from extproc import gateway_file, mesh
 
     loaded = gateway_file.load(arguments.file)
+    if arguments.format != _FORMATS[0]:
+        print(mesh.to_yaml(mesh.envoy_filter(loaded, _target(arguments))), end="")
+        return 0
     if arguments.xds_dir is None:
         print(mesh.bootstrap_yaml(loaded), end="")
         return 0
@@ -59,3 +84,27 @@ def _envoy(arguments: argparse.Namespace) -> int:
     except OSError as error:
         raise CommandFailed(f"can't write to {arguments.xds_dir}: {error.strerror}") from error
     return 0
+
+
+def _target(arguments: argparse.Namespace) -> "mesh.Target":
+    from extproc import mesh
+
+    if arguments.port is None or arguments.xds_dir is not None:
+        raise CommandFailed("an EnvoyFilter needs --port, and goes without --xds-dir")
+    if (arguments.format == mesh.Place.GATEWAY) != bool(arguments.host):
+        raise CommandFailed("an EnvoyFilter for a gateway needs --host, one for a sidecar has none")
+    return mesh.Target(
+        place=mesh.Place(arguments.format),
+        port=arguments.port,
+        host=arguments.host,
+        name=arguments.name,
+        namespace=arguments.namespace,
+        labels=dict(arguments.selector),
+    )
+
+
+def _label(text: str) -> tuple[str, str]:
+    name, separator, value = text.partition("=")
+    if not (name and separator):
+        raise argparse.ArgumentTypeError("LABEL=VALUE")
+    return name, value

@@ -43,15 +43,21 @@ def add_commands(commands: "Commands") -> None:
 
 
 def _create(arguments: argparse.Namespace) -> int:
-    from extproc.config.model import Tier
+    from extproc.config.tier import Tier
     from extproc.operations import keys
     from extproc.operations.trail import NotRecorded
 
     config = load_config(arguments)
-    wanted = {"name": arguments.name, "team": arguments.team, "tier": Tier(arguments.tier)}
-    models = tuple(arguments.model or (keys.EVERY_MODEL,))
+    creating = keys.create(
+        config,
+        actions_of(config),
+        name=arguments.name,
+        team=arguments.team,
+        tier=Tier(arguments.tier),
+        models=tuple(arguments.model or (keys.EVERY_MODEL,)),
+    )
     try:
-        created = asyncio.run(keys.create(config, actions_of(config), models=models, **wanted))
+        created = asyncio.run(creating)
     except (keys.UnknownModels, NotRecorded) as error:
         raise CommandFailed(str(error)) from None
     # Only the key goes to standard output, so that a script can take it from there.

@@ -33,8 +33,8 @@ def add_commands(commands: "Commands") -> None:
         help="principal, team, tier, model, operation, pool, day, termination; repeat, or join by commas, for several; "
         f"`total` for one sum (default: {','.join(_DEFAULT_BY)})",
     )
-    usage.add_argument("--since", type=_moment, metavar="WHEN", help="2026-01-31, 2026-01-31T12:00 (UTC), or 7d ago")
-    usage.add_argument("--until", type=_moment, metavar="WHEN", help="likewise; what arrived then is not included")
+    usage.add_argument("--since", type=moment, metavar="WHEN", help="2026-01-31, 2026-01-31T12:00 (UTC), or 7d ago")
+    usage.add_argument("--until", type=moment, metavar="WHEN", help="likewise; what arrived then is not included")
     usage.add_argument("--format", choices=("table", "csv", "json"), default="table", help="(default: %(default)s)")
     usage.add_argument(
         "--export", type=_sqlite_file, metavar="FILE.sqlite", help="put the records themselves there, each once"
@@ -135,7 +135,7 @@ def _dimensions(text: str) -> tuple[str, ...]:
     return names
 
 
-def _moment(text: str) -> float:
+def moment(text: str) -> float:
     """Unix seconds of a date, a date and time (of UTC unless it says otherwise), or a time ago."""
     ago = re.fullmatch(r"([0-9]{1,6})([mhdw])( ago)?", text)
     now = datetime.datetime.now(datetime.UTC)

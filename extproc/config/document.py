@@ -1,8 +1,8 @@
 """YAML text as plain values, each with the line it came from.
 
 Owns the dialect: the types of YAML 1.2's core schema and nothing else, no tags, no duplicate keys, anchors
-within bounds, `${NAME}` and `${NAME:-default}` from the environment. Variables are put into scalars after
-parsing, so that no value of a variable can change the structure of the document.
+within bounds, `${NAME}` and `${NAME:-default}` from the environment, `${file:/path}` from a file. They are put into
+scalars after parsing, so that no value of a variable can change the structure of the document.
 
 Must not know: what the values mean.
 """
@@ -29,7 +29,10 @@ _LIMIT_DEPTH = 32
 # Counted with every alias expanded, so that anchors can't multiply a small file into a large one.
 _LIMIT_NODES = 100_000
 
-_VARIABLE = re.compile(r"\$\$\{|\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}|\$\{")
+_VARIABLE = re.compile(
+    r"\$\$\{|\$\{file:(?P<file>/[^}\s]+)\}|\$\{(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?::-(?P<default>[^}]*))?\}|\$\{"
+)
+_LIMIT_FILE_BYTES = 64 * 1024
 _CONSTANTS: Mapping[str, bool | None] = (
     dict.fromkeys(("", "~", "null", "Null", "NULL"), None)
     | dict.fromkeys(("true", "True", "TRUE"), True)
@@ -168,21 +171,38 @@ class _Construction:
         if not _is_encodable(text):
             self._problem(node, key, "this is not valid Unicode")
             return None
-        # Quoted and block scalars are strings, whatever they look like.
-        return text if node.style is not None else _typed(text)
+        # Quoted and block scalars are strings, whatever they look like, and a password of digits is no number.
+        return text if node.style is not None or "${file:" in node.value else _typed(text)
 
     def _substitute(self, match: re.Match[str], node: ScalarNode, key: Key) -> str:
         if match[0] == "$${":
             return "${"
-        name, default = match[1], match[2]
+        name, default = match["name"], match["default"]
+        if match["file"] is not None:
+            return self._content(match["file"], node, key)
         if name is None:
-            self._problem(node, key, "write ${NAME} or ${NAME:-default}, or $${ for a literal ${")
+            self._problem(node, key, "write ${NAME}, ${NAME:-default} or ${file:/path}, or $${ for a literal ${")
             return ""
         if default is not None:
             return self._env.get(name) or default
         if name not in self._env:
             self._problem(node, key, f"the environment variable {name} is not set and has no default here")
         return self._env.get(name, "")
+
+    def _content(self, path: str, node: ScalarNode, key: Key) -> str:
+        """A secret, as orchestrators mount them; the line break that editors put behind it is none of it."""
+        try:
+            with open(path, "rb") as file:
+                content = file.read(_LIMIT_FILE_BYTES + 1)
+            if len(content) <= _LIMIT_FILE_BYTES:
+                return content.decode().rstrip("\r\n")
+            problem = f"the file {path} is too large"
+        except UnicodeDecodeError:
+            problem = f"the file {path} is not UTF-8"
+        except OSError as error:
+            problem = f"the file {path}: {error.strerror}"
+        self._problem(node, key, problem)
+        return ""
 
 
 def _is_encodable(text: str) -> bool:

@@ -16,23 +16,18 @@ from extproc.config.address import HostPort, Listen, TcpAddress, UnixAddress
 from extproc.config.admin import token_of
 from extproc.config.audit import Audit
 from extproc.config.encoder import Encoder
+from extproc.config.experiments import Experiment
+from extproc.config.identities import Identities, ModelsAllowed, Team
 from extproc.config.ledger import Ledger
 from extproc.config.models import Model
 from extproc.config.policy import FailureMode, PolicySettings
 from extproc.config.pools import Pool
 from extproc.config.section import ExistingFile, ModelName, Name, Seconds, Section
+from extproc.config.tier import Tier
+from extproc.config.tls import ServerTls
 
 _MIN_SECRET_CHARS = 16
 _VERSION_CHARS = 12
-
-
-class Tier(enum.StrEnum):
-    """How much a principal may use."""
-
-    FREE = "free"
-    BASIC = "basic"
-    PRO = "pro"
-    ENTERPRISE = "enterprise"
 
 
 class Polling(Section):
@@ -72,6 +67,9 @@ class Gateway(Section):
 
     listen: HostPort = TcpAddress("127.0.0.1", 10000)
     """Where clients connect."""
+
+    tls: ServerTls | None = None
+    """TLS for clients; without it they speak plainly, as where a mesh's own proxy ends TLS."""
 
     admin: HostPort = TcpAddress("127.0.0.1", 9901)
     """Envoy's admin interface; it can stop Envoy, so keep it on loopback."""
@@ -135,8 +133,12 @@ class Service(Section):
     """What Envoy does with requests when the service is gone: `closed` refuses them with 503, `open` sends
     them, unchecked and uncounted, to `gateway.default_pool`."""
 
+    notice_s: Annotated[float, pydantic.Field(ge=0, le=60)] = 2.0
+    """After SIGTERM it says for so long that it is not healthy, and takes requests all the same: Envoys, which ask
+    every second, turn to other replicas before it stops listening. Of no use where there are none."""
+
     drain_timeout_s: Seconds = 30.0
-    """Streams in flight have this long to end after SIGTERM."""
+    """Streams in flight have this long to end after that."""
 
     @pydantic.model_validator(mode="after")
     def _has_a_good_token(self) -> "Service":
@@ -183,13 +185,13 @@ class StaticKey(Section):
     hash: Annotated[str, pydantic.StringConstraints(pattern=r"^[0-9a-f]{64}$")]
     """The keyed hash of the key, 64 lower-case hex digits, as `extproc keys create` prints it."""
 
-    team: Annotated[str, pydantic.StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")]
+    team: Team
     """The team it belongs to."""
 
     tier: Tier = Tier.FREE
     """How much it may use: `free`, `basic`, `pro`, `enterprise`."""
 
-    models: tuple[Annotated[str, pydantic.StringConstraints(pattern=r"^(\*|[A-Za-z0-9]\S*)$")], ...] = ("*",)
+    models: ModelsAllowed = ("*",)
     """The models it may ask for: keys of `models`, or `*` for all."""
 
 
@@ -254,6 +256,9 @@ class GatewayConfig(Section):
     keys: Keys = Keys()
     """API keys."""
 
+    identities: Identities = Identities()
+    """Callers with certificates and tokens."""
+
     ledger: Ledger = Ledger()
     """The record of every request, for billing."""
 
@@ -271,6 +276,9 @@ class GatewayConfig(Section):
 
     pools: Annotated[Mapping[Name, Pool], pydantic.Field(min_length=1)]
     """Where they are served."""
+
+    experiments: Mapping[Name, Experiment] = {}
+    """A/B tests over pools or models; rules send requests to them."""
 
     policies: Mapping[str, PolicySettings] = {}
     """Settings of each policy that has any; one that is not named has its defaults."""

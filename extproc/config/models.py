@@ -143,3 +143,8 @@ class Model(Section):
 
     revision: Annotated[str, pydantic.StringConstraints(pattern=r"^\S{0,64}$")] = ""
     """Change it when the same names serve another model (new weights, say): answers cached before are forgotten."""
+
+    @property
+    def renders(self) -> bool:
+        """Its chats can be written as one text here, for servers that take no more."""
+        return self.tokenizer is not None and self.chat_template not in (None, "openai")

@@ -42,6 +42,11 @@ class PolicySettings(Section):
         return False
 
     @property
+    def uses_scan(self) -> bool:
+        """It asks through the scan of all of a request's texts (`ctx.scan`). Overridden by those that ask otherwise."""
+        return self.uses_encoder
+
+    @property
     def uses_verifier(self) -> bool:
         """With these settings the policy asks the pair verifier, which is loaded only for it."""
         return False

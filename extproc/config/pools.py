@@ -10,7 +10,10 @@ from typing import Annotated
 import pydantic
 
 from extproc.config.address import HostPort
+from extproc.config.balancing import Balancing, ConsistentHash
 from extproc.config.section import Name, Seconds, Section
+from extproc.config.tls import UpstreamTls
+from extproc.operation import Operation
 
 _Count = Annotated[int, pydantic.Field(ge=1, le=1_000_000)]
 
@@ -23,11 +26,12 @@ class DialectName(enum.StrEnum):
     KSERVE = "kserve"
 
 
-class Balancing(enum.StrEnum):
-    """How Envoy picks an endpoint within a cluster."""
-
-    ROUND_ROBIN = "round_robin"
-    LEAST_REQUEST = "least_request"
+CARRIES: Mapping[DialectName, frozenset[Operation]] = {
+    DialectName.OPENAI: frozenset({Operation.CHAT, Operation.COMPLETIONS, Operation.EMBEDDINGS}),
+    DialectName.TRITON_GENERATE: frozenset({Operation.CHAT, Operation.COMPLETIONS}),
+    DialectName.KSERVE: frozenset({Operation.EMBEDDINGS, Operation.INFER}),
+}
+"""What can be said in each dialect."""
 
 
 class PressureSignal(enum.StrEnum):
@@ -91,7 +95,8 @@ class Cluster(Section):
     """One group of equal servers."""
 
     weight: Annotated[int, pydantic.Field(ge=0, le=1_000_000)] = 1
-    """Share of the pool's requests, relative to the weights of its other clusters; 0 takes it out."""
+    """Share of the pool's requests, relative to the weights of its other clusters; 0 takes it out. Among all endpoints
+    at once it is shared by the cluster's own."""
 
     endpoints: Annotated[tuple[HostPort, ...], pydantic.Field(min_length=1)]
     """`host:port` of each server."""
@@ -113,8 +118,12 @@ class Pool(Section):
     clusters: Annotated[Mapping[Name, Cluster], pydantic.Field(min_length=1)]
     """The clusters by name."""
 
-    balancing: Balancing = Balancing.ROUND_ROBIN
-    """How an endpoint is picked within a cluster."""
+    balancing: Balancing = Balancing.WEIGHTED
+    """How an endpoint is picked: `weighted` (a cluster by its weight, then its endpoints in turn), or among all
+    endpoints at once `round_robin`, `least_request` or `consistent_hash`."""
+
+    consistent_hash: ConsistentHash | None = None
+    """The key of a request, with `balancing: consistent_hash`."""
 
     full_queue: _Count = 16
     """So many requests that wait at one server are full pressure."""
@@ -128,6 +137,9 @@ class Pool(Section):
 
     http2: bool = False
     """Speak HTTP/2 (prior knowledge) to the servers."""
+
+    tls: UpstreamTls | None = None
+    """Speak TLS to the servers."""
 
     connect_timeout_s: Seconds = 1.0
     """A connection not established by then has failed."""
@@ -149,6 +161,13 @@ class Pool(Section):
 
     circuit_breaker: CircuitBreaker = CircuitBreaker()
     """The most that one cluster is given at a time."""
+
+    @property
+    def hashing(self) -> ConsistentHash | None:
+        """How keys are made, if the pool is balanced by keys."""
+        if self.balancing is not Balancing.CONSISTENT_HASH:
+            return None
+        return self.consistent_hash or ConsistentHash()
 
     @property
     def is_measured(self) -> bool:

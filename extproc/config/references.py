@@ -8,19 +8,15 @@ from collections.abc import Iterator, Mapping
 
 from extproc.config.address import TcpAddress
 from extproc.config.document import Key
+from extproc.config.identities import Credentials
 from extproc.config.model import GatewayConfig
 from extproc.config.models import Model, TiktokenTokenizer
 from extproc.config.policy import FailureMode
-from extproc.config.pools import DialectName, Pool
+from extproc.config.pools import CARRIES, DialectName, Pool
+from extproc.config.routing_references import broken_experiments
 from extproc.operation import Operation
 
 Finding = tuple[Key, str]
-
-CARRIES: Mapping[DialectName, frozenset[Operation]] = {
-    DialectName.OPENAI: frozenset({Operation.CHAT, Operation.COMPLETIONS, Operation.EMBEDDINGS}),
-    DialectName.TRITON_GENERATE: frozenset({Operation.CHAT, Operation.COMPLETIONS}),
-    DialectName.KSERVE: frozenset({Operation.EMBEDDINGS, Operation.INFER}),
-}
 
 
 def broken_references(config: GatewayConfig) -> Iterator[Finding]:
@@ -28,12 +24,14 @@ def broken_references(config: GatewayConfig) -> Iterator[Finding]:
     yield from _listeners(config)
     yield from _fail_open(config)
     yield from _keys(config)
+    yield from _identities(config)
     for name, model in config.models.items():
         yield from _model(("models", name), model, config.pools)
     for name, pool in config.pools.items():
         yield from _pool(("pools", name), pool)
         if pool.idle_timeout_s > config.gateway.stream_idle_timeout_s:
             yield ("pools", name, "idle_timeout_s"), "never reached: gateway.stream_idle_timeout_s is shorter"
+    yield from broken_experiments(config)
 
 
 def _listeners(config: GatewayConfig) -> Iterator[Finding]:
@@ -76,6 +74,22 @@ def _keys(config: GatewayConfig) -> Iterator[Finding]:
                 yield ("keys", "static", name, "models", index), f"there is no model {model}"
 
 
+def _identities(config: GatewayConfig) -> Iterator[Finding]:
+    identities = config.identities
+    if identities.require is Credentials.BOTH and not identities.workloads:
+        yield ("identities", "require"), "both needs workloads"
+    kinds = (("workloads", identities.workloads), ("issuers", identities.issuers))
+    for kind, entries in kinds:
+        for name, entry in entries.items():
+            for index, model in enumerate(entry.models):
+                if model != "*" and model not in config.models:
+                    yield ("identities", kind, name, "models", index), f"there is no model {model}"
+    issuers: dict[str, str] = {}
+    for name, issuer in identities.issuers.items():
+        if issuers.setdefault(issuer.issuer, name) != name:
+            yield ("identities", "issuers", name, "issuer"), f"{issuers[issuer.issuer]} is the same"
+
+
 def _model(key: Key, model: Model, pools: Mapping[str, Pool]) -> Iterator[Finding]:
     if len(set(model.operations)) < len(model.operations):
         yield (*key, "operations"), "an operation is named twice"
@@ -106,6 +120,10 @@ def _tiktoken(key: Key, tokenizer: TiktokenTokenizer) -> Iterator[Finding]:
 def _pool(key: Key, pool: Pool) -> Iterator[Finding]:
     if not any(cluster.weight for cluster in pool.clusters.values()):
         yield (*key, "clusters"), "every weight is 0, so nothing would be served"
+    if pool.consistent_hash is not None and pool.hashing is None:
+        yield (*key, "consistent_hash"), f"balancing is {pool.balancing}, which has no keys"
+    tls = pool.tls
+    nameless = tls is not None and tls.server_name is None and tls.spiffe_id is None
     seen: dict[TcpAddress, str] = {}
     for name, cluster in pool.clusters.items():
         if cluster.metrics and len(cluster.metrics) != len(cluster.endpoints):
@@ -114,3 +132,5 @@ def _pool(key: Key, pool: Pool) -> Iterator[Finding]:
             if endpoint in seen:
                 yield (*key, "clusters", name, "endpoints", index), f"cluster {seen[endpoint]} has it already"
             seen[endpoint] = name
+            if nameless and endpoint.is_ip:
+                yield (*key, "tls"), f"{endpoint} is no name: give server_name or spiffe_id"

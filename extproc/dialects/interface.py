@@ -26,11 +26,13 @@ class InvalidRequest(Exception):
 
 
 class RequestHead(Struct, frozen=True):
-    """Method, path (with query) and headers of the client's request; header names in lower case."""
+    """Method, path (with query) and headers of the client's request; header names in lower case. `claims`: those of a
+    token that Envoy has verified, by its issuer's name in the configuration."""
 
     method: str
     path: str
     headers: dict[str, str]
+    claims: dict[str, dict[str, str]] = {}
 
 
 class Notation(Enum):

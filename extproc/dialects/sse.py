@@ -65,7 +65,7 @@ class SseDecoder:
 
     def _keep(self, rest: bytes, events: list[SseEvent]) -> list[SseEvent]:
         self._pending += rest
-        if len(self._pending) > self._limit_bytes:
+        if len(self._pending) > self._limit_bytes + 1:  # one may be half of the blank line, which doesn't count
             raise EventTooLarge(self._limit_bytes, events)
         return events
 

@@ -39,8 +39,9 @@ class AsyncioServer:
             )
         self._health.serve()
 
-    async def drain(self, grace_s: float) -> None:
+    async def drain(self, grace_s: float, notice_s: float = 0.0) -> None:
         self._health.drain()
+        await asyncio.sleep(notice_s)
         self._listener.close()
         for connection in self._connections:
             connection.drain()

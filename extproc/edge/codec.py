@@ -24,6 +24,7 @@ from extproc.exchange.messages import (
     AnswerBodyReply,
     AnswerHeadersReply,
     BodyReply,
+    Claims,
     Event,
     Headers,
     HeadersReply,
@@ -41,9 +42,16 @@ from extproc.exchange.messages import (
 NAMESPACE = "extproc"
 """Dynamic metadata namespace."""
 
+_JWT_NAMESPACE = "envoy.filters.http.jwt_authn"
+
 DETAILS_PREFIX = "extproc."
 """How Envoy's response code details begin where we answered; by it the generated configuration leaves our errors as
 they are, and rewrites only Envoy's own."""
+
+POOLS_ATTRIBUTE = "xds.virtual_host_name"
+"""The request attribute that says which pools the request can be routed to, where it is one of generated routes."""
+
+POOLS_PREFIX = "pools:"
 
 _DOUBLE = struct.Struct("<d")
 
@@ -57,7 +65,8 @@ def decode(message: ProcessingRequest) -> Event:
         return RequestBody(message.request_body.body, message.request_body.end_of_stream)
     if kind == "request_headers":
         _check_modes(message)
-        return RequestHeaders(_headers(message.request_headers), message.request_headers.end_of_stream)
+        headers, last = _headers(message.request_headers), message.request_headers.end_of_stream
+        return RequestHeaders(headers, last, _pools(message), _claims(message))
     if kind == "response_headers":
         return ResponseHeaders(_headers(message.response_headers), message.response_headers.end_of_stream)
     if kind == "request_trailers":
@@ -72,6 +81,37 @@ def _check_modes(message: ProcessingRequest) -> None:
     duplex = ProcessingMode.FULL_DUPLEX_STREAMED
     if config.request_body_mode != duplex or config.response_body_mode != duplex:
         raise ProtocolError("the ext_proc filter must have both body modes FULL_DUPLEX_STREAMED")
+
+
+def _claims(message: ProcessingRequest) -> Claims:
+    """What Envoy's jwt_authn filter found in a token that it accepted; nobody else can write its namespace."""
+    found = message.metadata_context.filter_metadata
+    if _JWT_NAMESPACE not in found:  # asking a map for what it lacks would add it
+        return {}
+    issuers = found[_JWT_NAMESPACE].fields.items()
+    return {
+        issuer: {
+            name: claim.string_value
+            for name, claim in payload.struct_value.fields.items()
+            if claim.WhichOneof("kind") == "string_value"
+        }
+        for issuer, payload in issuers
+    }
+
+
+def _pools(message: ProcessingRequest) -> frozenset[str] | None:
+    for attributes in message.attributes.values():
+        if POOLS_ATTRIBUTE in attributes.fields:
+            return _pools_named(attributes.fields[POOLS_ATTRIBUTE].string_value)
+    return None
+
+
+@functools.lru_cache(maxsize=64)
+def _pools_named(virtual_host: str) -> frozenset[str] | None:
+    """Another virtual host's name is that of routes which somebody wrote by hand."""
+    if not virtual_host.startswith(POOLS_PREFIX):
+        return None
+    return frozenset(virtual_host.removeprefix(POOLS_PREFIX).split(","))
 
 
 def _headers(message: HttpHeaders) -> dict[str, str]:

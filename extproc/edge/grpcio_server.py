@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from typing import Any, cast
@@ -42,8 +43,9 @@ class GrpcioServer:
         await self._server.start()
         self._health.serve()
 
-    async def drain(self, grace_s: float) -> None:
+    async def drain(self, grace_s: float, notice_s: float = 0.0) -> None:
         self._health.drain()
+        await asyncio.sleep(notice_s)
         await self._server.stop(grace_s)
 
 

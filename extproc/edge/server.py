@@ -19,8 +19,9 @@ class Server(Protocol):
     async def start(self, address: TcpAddress | UnixAddress) -> None:
         """Listen and be healthy. Raises OSError when the address can't be bound."""
 
-    async def drain(self, grace_s: float) -> None:
-        """Say that no more should come, let streams in flight end for at most `grace_s`, then stop."""
+    async def drain(self, grace_s: float, notice_s: float = 0.0) -> None:
+        """Say that no more should come; after `notice_s` take no more, let streams in flight end for at most `grace_s`,
+        then stop."""
 
 
 def server_of(choice: GrpcServer, service: Service) -> Server:

@@ -15,12 +15,20 @@ Headers = tuple[tuple[str, str], ...]
 Metadata = dict[str, str | int | float | bool]
 
 
+Claims = dict[str, dict[str, str]]
+"""The texts in a token that Envoy has verified, by the name that the configuration gives its issuer."""
+
+
 # Events: one ProcessingRequest each.
 
 
 class RequestHeaders(Struct, frozen=True):
+    """`pools`: those Envoy can route this very request to, whatever it learns later; None: it did not say."""
+
     headers: dict[str, str]
     last: bool = False
+    pools: frozenset[str] | None = None
+    claims: Claims = {}
 
 
 class RequestBody(Struct, frozen=True):

@@ -28,6 +28,8 @@ SERVICE_FIELDS = (
     "model",
     "operation",
     "pool",
+    "arm",
+    "rule",
     "prompt_tokens",
     "completion_tokens",
     "cached_tokens",

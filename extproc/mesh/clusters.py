@@ -1,5 +1,6 @@
-"""Pools as Envoy clusters: one for each of a pool's clusters, and where there are several one more for each,
-which prefers it and falls back to the others.
+"""Pools as Envoy clusters: one with the endpoints of all of a pool's clusters, which are balanced as one; or, where
+they are split by weight, one for each of its clusters, and where there are several one more for each, which prefers it
+and falls back to the others.
 
 The split by weight happens in the route. It names the preferring clusters, so that a request whose cluster is
 down, or has just failed it, still goes to another one of the same pool.
@@ -7,7 +8,8 @@ down, or has just failed it, still goes to another one of the same pool.
 Must not know: routes, and what the servers serve.
 """
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Mapping
 
 from envoy_data_plane.envoy.config.cluster.v3 import (
     CircuitBreakers,
@@ -15,10 +17,12 @@ from envoy_data_plane.envoy.config.cluster.v3 import (
     CircuitBreakersThresholdsRetryBudget,
     Cluster,
     ClusterCommonLbConfig,
+    ClusterCommonLbConfigConsistentHashingLbConfig,
     ClusterCustomClusterType,
     ClusterDiscoveryType,
     ClusterDnsLookupFamily,
     ClusterLbPolicy,
+    ClusterRingHashLbConfig,
     OutlierDetection,
     UpstreamConnectionOptions,
 )
@@ -47,46 +51,74 @@ from envoy_data_plane.envoy.type.v3 import CodecClientType, Percent
 from envoy_data_plane.google.protobuf import Any, Struct, Value
 
 from extproc.config import pools
-from extproc.config.pools import Balancing, DialectName, Pool
+from extproc.config.balancing import Balancing, HashTable
+from extproc.config.pools import DialectName, Pool
 from extproc.mesh import names, wire
+from extproc.mesh.tls import towards_servers
 
 # Envoy's default, and what bounds a body chunk sent to the service well below gRPC's 4 MiB for a message.
 BUFFER_LIMIT_BYTES = 1024 * 1024
 _CONNECTION_IDLE_S = 300.0
 _KEEPALIVE_S = 30
-_POLICIES = {
-    Balancing.ROUND_ROBIN: ClusterLbPolicy.ROUND_ROBIN,
-    Balancing.LEAST_REQUEST: ClusterLbPolicy.LEAST_REQUEST,
-}
+# With Envoy's own 1024 places, one of 64 endpoints has less than half of its share, and another nearly twice as much.
+_RING_SIZE = 32_768
+# Envoy wants whole numbers, which add up to less than 2^32.
+_MOST_WEIGHT = 100_000
 
 
 def pool_clusters(name: str, pool: Pool) -> Iterator[Cluster]:
-    for cluster_name, cluster in pool.clusters.items():
-        yield _cluster(names.cluster_name(name, cluster_name), pool, cluster)
-    if len(pool.clusters) > 1:
+    """What `routes` names for this pool."""
+    if len(pool.clusters) == 1:
+        ((cluster_name, cluster),) = pool.clusters.items()
+        yield _cluster(names.cluster_name(name, cluster_name), name, pool, pool.clusters)
+    elif pool.balancing is not Balancing.WEIGHTED:
+        in_use = {cluster_name: cluster for cluster_name, cluster in pool.clusters.items() if cluster.weight}
+        yield _cluster(names.whole_cluster_name(name), name, pool, in_use)
+    else:
+        for cluster_name, cluster in pool.clusters.items():
+            yield _cluster(names.cluster_name(name, cluster_name), name, pool, {cluster_name: cluster})
         for cluster_name in pool.clusters:
             yield _preferring(name, pool, cluster_name)
 
 
-def _cluster(name: str, pool: Pool, cluster: pools.Cluster) -> Cluster:
-    named = not all(endpoint.is_ip for endpoint in cluster.endpoints)
-    return Cluster(
+def _cluster(name: str, pool_name: str, pool: Pool, members: Mapping[str, pools.Cluster]) -> Cluster:
+    """Envoy's cluster with the endpoints of `members`."""
+    named = not all(endpoint.is_ip for cluster in members.values() for endpoint in cluster.endpoints)
+    cluster = Cluster(
         name=name,
         type=ClusterDiscoveryType.STRICT_DNS if named else ClusterDiscoveryType.STATIC,
         dns_lookup_family=ClusterDnsLookupFamily.V4_PREFERRED if named else ClusterDnsLookupFamily.AUTO,
         connect_timeout=wire.seconds(pool.connect_timeout_s),
         per_connection_buffer_limit_bytes=BUFFER_LIMIT_BYTES,
-        lb_policy=_POLICIES[pool.balancing],
-        load_assignment=_endpoints(name, cluster),
+        load_assignment=_endpoints(name, pool_name, members),
         health_checks=[_health_check(pool)],
         outlier_detection=_outlier_detection(pool),
-        circuit_breakers=_circuit_breakers(pool.circuit_breaker),
+        circuit_breakers=_circuit_breakers(pool.circuit_breaker, len(members)),
         common_lb_config=ClusterCommonLbConfig(healthy_panic_threshold=Percent(value=0)),
         typed_extension_protocol_options=wire.http_options(_protocol(pool)),
+        transport_socket=towards_servers(pool.tls, http2=pool.http2) if pool.tls else None,
         upstream_connection_options=UpstreamConnectionOptions(
             tcp_keepalive=TcpKeepalive(keepalive_time=_KEEPALIVE_S, keepalive_interval=_KEEPALIVE_S)
         ),
     )
+    _balance(cluster, pool)
+    return cluster
+
+
+def _balance(cluster: Cluster, pool: Pool) -> None:
+    hashing = pool.hashing
+    if hashing is None:
+        least = pool.balancing is Balancing.LEAST_REQUEST
+        cluster.lb_policy = ClusterLbPolicy.LEAST_REQUEST if least else ClusterLbPolicy.ROUND_ROBIN
+        return
+    if hashing.table is HashTable.MAGLEV:
+        cluster.lb_policy = ClusterLbPolicy.MAGLEV
+    else:
+        cluster.lb_policy = ClusterLbPolicy.RING_HASH
+        cluster.ring_hash_lb_config = ClusterRingHashLbConfig(minimum_ring_size=_RING_SIZE)
+    if hashing.max_load_percent is not None and cluster.common_lb_config is not None:
+        bound = ClusterCommonLbConfigConsistentHashingLbConfig(hash_balance_factor=hashing.max_load_percent)
+        cluster.common_lb_config.consistent_hashing_lb_config = bound
 
 
 def _preferring(pool_name: str, pool: Pool, first: str) -> Cluster:
@@ -105,8 +137,7 @@ def _preferring(pool_name: str, pool: Pool, first: str) -> Cluster:
     )
 
 
-def _endpoints(name: str, cluster: pools.Cluster) -> ClusterLoadAssignment:
-    cluster_field = Struct(fields={"cluster": Value(string_value=name)})
+def _endpoints(name: str, pool_name: str, members: Mapping[str, pools.Cluster]) -> ClusterLoadAssignment:
     endpoints = [
         LbEndpoint(
             endpoint=Endpoint(
@@ -115,11 +146,27 @@ def _endpoints(name: str, cluster: pools.Cluster) -> ClusterLoadAssignment:
                 health_check_config=EndpointHealthCheckConfig(hostname=str(endpoint)),
             ),
             # For the access log: Envoy's own word is the cluster that was chosen first, not the one that served.
-            metadata=Metadata(filter_metadata={names.METADATA_NAMESPACE: cluster_field}),
+            metadata=Metadata(filter_metadata={names.METADATA_NAMESPACE: _cluster_field(pool_name, member)}),
+            load_balancing_weight=weight,
         )
-        for endpoint in cluster.endpoints
+        for member, weight in _endpoint_weights(members).items()
+        for endpoint in members[member].endpoints
     ]
     return ClusterLoadAssignment(cluster_name=name, endpoints=[LocalityLbEndpoints(lb_endpoints=endpoints)])
+
+
+def _cluster_field(pool_name: str, cluster_name: str) -> Struct:
+    return Struct(fields={"cluster": Value(string_value=names.cluster_name(pool_name, cluster_name))})
+
+
+def _endpoint_weights(members: Mapping[str, pools.Cluster]) -> Mapping[str, int | None]:
+    """What each endpoint of a cluster weighs: a cluster's own weight is shared by its endpoints."""
+    if len(members) == 1:
+        return dict.fromkeys(members)
+    every = math.lcm(*(len(cluster.endpoints) for cluster in members.values()))
+    exact = {name: cluster.weight * every // len(cluster.endpoints) for name, cluster in members.items()}
+    divisor = max(math.gcd(*exact.values()), max(exact.values()) / _MOST_WEIGHT)
+    return {name: max(1, round(weight / divisor)) for name, weight in exact.items()}
 
 
 def _health_check(pool: Pool) -> HealthCheck:
@@ -155,13 +202,14 @@ def _outlier_detection(pool: Pool) -> OutlierDetection:
     )
 
 
-def _circuit_breakers(limits: pools.CircuitBreaker) -> CircuitBreakers:
+def _circuit_breakers(limits: pools.CircuitBreaker, clusters: int = 1) -> CircuitBreakers:
+    """`clusters`: for how many of the pool's clusters this one stands."""
     return CircuitBreakers(
         thresholds=[
             CircuitBreakersThresholds(
-                max_connections=limits.max_connections,
-                max_pending_requests=limits.max_pending_requests,
-                max_requests=limits.max_requests,
+                max_connections=limits.max_connections * clusters,
+                max_pending_requests=limits.max_pending_requests * clusters,
+                max_requests=limits.max_requests * clusters,
                 retry_budget=CircuitBreakersThresholdsRetryBudget(
                     budget_percent=Percent(value=limits.retry_budget_percent), min_retry_concurrency=3
                 ),

@@ -16,8 +16,10 @@ from envoy_data_plane.envoy.extensions.filters.http.router.v3 import Router
 from envoy_data_plane.envoy.extensions.filters.http.upstream_codec.v3 import UpstreamCodec
 from envoy_data_plane.envoy.extensions.filters.network.http_connection_manager.v3 import (
     HttpConnectionManager,
+    HttpConnectionManagerForwardClientCertDetails,
     HttpConnectionManagerInternalAddressConfig,
     HttpConnectionManagerPathWithEscapedSlashesAction,
+    HttpConnectionManagerSetCurrentClientCertDetails,
     HttpFilter,
     Rds,
 )
@@ -32,6 +34,8 @@ from extproc.mesh.local_replies import local_replies
 from extproc.mesh.processor import processor_filter
 from extproc.mesh.routes import routes
 from extproc.mesh.sanitise import client_headers, upstream_headers
+from extproc.mesh.tls import towards_clients
+from extproc.mesh.tokens import token_filter
 from extproc.mesh.tracing import tracing
 
 _MAX_HEADERS = 100
@@ -48,7 +52,8 @@ def listener(config: GatewayConfig, rds: Rds | None) -> Listener:
     else:
         manager.rds = rds
     chain = FilterChain(
-        filters=[Filter(name="envoy.filters.network.http_connection_manager", typed_config=Any.pack(manager))]
+        filters=[Filter(name="envoy.filters.network.http_connection_manager", typed_config=Any.pack(manager))],
+        transport_socket=towards_clients(config.gateway.tls) if config.gateway.tls else None,
     )
     return Listener(
         name=names.LISTENER,
@@ -59,16 +64,23 @@ def listener(config: GatewayConfig, rds: Rds | None) -> Listener:
     )
 
 
+def filters_before_router(config: GatewayConfig) -> list[HttpFilter]:
+    return [note_path(), readiness(), *token_filter(config.identities), processor_filter(config)]
+
+
 def connection_manager(config: GatewayConfig) -> HttpConnectionManager:
     """Everything but the routes."""
     gateway, traces = config.gateway, config.telemetry.tracing
     return HttpConnectionManager(
         stat_prefix="gateway",
-        http_filters=[note_path(), readiness(), processor_filter(config), _router()],
+        http_filters=[*filters_before_router(config), router()],
         early_header_mutation_extensions=[client_headers()],
         access_log=[access_log(gateway.access_log)] if gateway.access_log else [],
         local_reply_config=local_replies(),
         tracing=tracing(traces) if traces else None,
+        # Only what this Envoy has verified itself: without a certificate the header is removed.
+        forward_client_cert_details=HttpConnectionManagerForwardClientCertDetails.SANITIZE_SET,
+        set_current_client_cert_details=HttpConnectionManagerSetCurrentClientCertDetails(uri=True),
         # The client's address is the connection's, or what a trusted proxy says it is.
         use_remote_address=True,
         xff_num_trusted_hops=gateway.trusted_hops,
@@ -114,7 +126,7 @@ def _http2(gateway: Gateway) -> Http2ProtocolOptions:
     )
 
 
-def _router() -> HttpFilter:
+def router() -> HttpFilter:
     codec = HttpFilter(name="envoy.filters.http.upstream_codec", typed_config=Any.pack(UpstreamCodec()))
     router = Router(
         # Else answers and upstream requests would carry timings and attempt counts as x-envoy-* headers.

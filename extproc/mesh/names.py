@@ -3,6 +3,8 @@
 Must not know: Envoy's messages.
 """
 
+from collections.abc import Iterable
+
 PROCESSOR_CLUSTER = "extproc"
 COLLECTOR_CLUSTER = "otlp"
 ROUTES = "extproc"
@@ -17,12 +19,28 @@ HEADER_PREFIX = "x-extproc-"
 POOL_HEADER = "x-extproc-pool"
 """The stamp: the one request header that generated routes match on."""
 
+MIRROR_HEADER = "x-extproc-mirror"
+"""Beside the stamp, on requests of which another pool gets a copy."""
+
+AFFINITY_HEADER = "x-extproc-affinity"
+"""What Envoy hashes to choose an endpoint, where a pool is balanced by keys. It ends here, as the stamp does."""
+
+POOLS_ATTRIBUTE = "xds.virtual_host_name"
+"""What Envoy tells the service with each request: by the name of its routes' virtual host, which pools they lead to."""
+
+POOLS_PREFIX = "pools:"
+
 ENDPOINT_HEADER = "x-gateway-destination-endpoint"
 CLIENT_CONTROLS = ("x-extproc-cache-namespace", "x-extproc-cache-ttl", "x-extproc-priority")
 """The only `x-extproc-` headers that a client may send."""
 
 WEIGHTS_RUNTIME_PREFIX = "extproc.weights"
 """With the pool and the cluster appended, the runtime key that overrides a weight."""
+
+
+def virtual_host_name(pools: Iterable[str]) -> str:
+    """Of a table with routes to these pools."""
+    return POOLS_PREFIX + ",".join(pools)
 
 
 def cluster_name(pool: str, cluster: str) -> str:
@@ -33,3 +51,8 @@ def cluster_name(pool: str, cluster: str) -> str:
 def preferring_cluster_name(pool: str, cluster: str) -> str:
     """Envoy's name of the cluster that tries this one first and then the pool's others."""
     return f"{cluster_name(pool, cluster)}/first"
+
+
+def whole_cluster_name(pool: str) -> str:
+    """Envoy's name of the cluster that has the endpoints of all of a pool's clusters."""
+    return f"{pool}/all/endpoints"

@@ -57,7 +57,7 @@ from envoy_data_plane.xds.type.matcher.v3 import MatcherOnMatch as OnMatch
 from extproc.config.address import TcpAddress
 from extproc.config.model import GatewayConfig
 from extproc.config.policy import FailureMode
-from extproc.mesh import names, wire
+from extproc.mesh import names, tokens, wire
 
 _UNLIMITED = 1_000_000
 _PING_INTERVAL_S = 1.0
@@ -82,16 +82,24 @@ def processor_filter(config: GatewayConfig) -> HttpFilter:
         ),
         failure_mode_allow=config.service.on_failure is FailureMode.OPEN,
         status_on_error=HttpStatus(code=StatusCode.ServiceUnavailable),
+        # A request is routed by the table that was there when it came. The service must know which, to stamp it.
+        request_attributes=[names.POOLS_ATTRIBUTE],
         # A mutation that Envoy refuses is a fault of the service; it should be seen, not skipped.
         mutation_rules=HeaderMutationRules(disallow_is_error=True),
         # The stamp has to be able to choose the route, so the one chosen before it is always forgotten.
         route_cache_action=ExternalProcessorRouteCacheAction.CLEAR,
         metadata_options=MetadataOptions(
-            receiving_namespaces=MetadataOptionsMetadataNamespaces(untyped=[names.METADATA_NAMESPACE])
+            receiving_namespaces=MetadataOptionsMetadataNamespaces(untyped=[names.METADATA_NAMESPACE]),
+            forwarding_namespaces=_forwarded(config),
         ),
         stat_prefix="extproc",
     )
     return _once_requested(wire.extension("envoy.filters.http.ext_proc", processor))
+
+
+def _forwarded(config: GatewayConfig) -> MetadataOptionsMetadataNamespaces | None:
+    """Each message carries it, so only where there is something to carry."""
+    return MetadataOptionsMetadataNamespaces(untyped=[tokens.NAMESPACE]) if config.identities.issuers else None
 
 
 def _to_another_worker(service: GrpcService) -> GrpcService:

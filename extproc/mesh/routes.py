@@ -14,6 +14,9 @@ from envoy_data_plane.envoy.config.route.v3 import (
     RetryPolicyRetryPriority,
     Route,
     RouteAction,
+    RouteActionHashPolicy,
+    RouteActionHashPolicyHeader,
+    RouteActionRequestMirrorPolicy,
     RouteConfiguration,
     RouteMatch,
     VirtualHost,
@@ -25,9 +28,11 @@ from envoy_data_plane.envoy.extensions.retry.priority.previous_priorities.v3 imp
 from envoy_data_plane.envoy.type.matcher.v3 import StringMatcher
 from envoy_data_plane.google.protobuf import Any
 
+from extproc.config.balancing import Balancing
 from extproc.config.model import GatewayConfig
 from extproc.config.policy import FailureMode
 from extproc.config.pools import DialectName, Pool
+from extproc.config.routing_references import pools_of
 from extproc.mesh import names, wire
 from extproc.mesh.health import health_routes
 
@@ -45,19 +50,48 @@ _NOT_FOR_UPSTREAMS = [
     "authorization",
     "x-api-key",
     "cookie",
+    "x-forwarded-client-cert",
     names.POOL_HEADER,
+    names.MIRROR_HEADER,
     *names.CLIENT_CONTROLS,
 ]
 
 
 def routes(config: GatewayConfig) -> RouteConfiguration:
-    every = [*health_routes(), *(_stamped(name, pool, config) for name, pool in config.pools.items())]
+    stamped = (_stamped(name, pool, config) for name, pool in config.pools.items())
+    every = [*health_routes(), *_mirrored(config), *stamped]
     if config.service.on_failure is FailureMode.OPEN and config.gateway.default_pool is not None:
         name = config.gateway.default_pool
         every.append(_pool_route("unstamped", RouteMatch(prefix="/"), name, config.pools[name], config))
     every.append(_nothing_here())
-    host = VirtualHost(name="all", domains=["*"], routes=every)
+    host = VirtualHost(name=names.virtual_host_name(config.pools), domains=["*"], routes=every)
     return RouteConfiguration(name=names.ROUTES, virtual_hosts=[host])
+
+
+def _mirrored(config: GatewayConfig) -> list[Route]:
+    """Those of requests of which another pool gets a copy. By route, and not by `cluster_header`, so that the header is
+    gone before any upstream sees it."""
+    pairs = {
+        (pool, experiment.mirror.pool): None
+        for experiment in config.experiments.values()
+        if experiment.mirror is not None
+        for pool in pools_of(experiment, config)
+    }
+    mirrored = []
+    for name, mirror in pairs:
+        route = _stamped(name, config.pools[name], config)
+        route.name = f"{name}+{mirror}"
+        assert route.match is not None, "it was made above"
+        assert route.route is not None, "it was made above"
+        route.match.headers.append(HeaderMatcher(name=names.MIRROR_HEADER, string_match=StringMatcher(exact=mirror)))
+        (cluster,) = config.pools[mirror].clusters
+        # The copy is to differ in nothing, its host neither.
+        copy = RouteActionRequestMirrorPolicy(
+            cluster=names.cluster_name(mirror, cluster), disable_shadow_host_suffix_append=True
+        )
+        route.route.request_mirror_policies = [copy]
+        mirrored.append(route)
+    return mirrored
 
 
 def _stamped(name: str, pool: Pool, config: GatewayConfig) -> Route:
@@ -71,10 +105,15 @@ def _pool_route(route_name: str, match: RouteMatch, name: str, pool: Pool, confi
         idle_timeout=wire.seconds(config.gateway.stream_idle_timeout_s),
         retry_policy=_retry_policy(pool),
     )
+    if pool.hashing is not None:
+        header = RouteActionHashPolicyHeader(header_name=names.AFFINITY_HEADER)
+        action.hash_policy = [RouteActionHashPolicy(header=header)]
     if len(pool.clusters) == 1:
         action.cluster = names.cluster_name(name, next(iter(pool.clusters)))
-    else:
+    elif pool.balancing is Balancing.WEIGHTED:
         action.weighted_clusters = _weighted(name, pool)
+    else:
+        action.cluster = names.whole_cluster_name(name)
     return Route(
         name=route_name,
         match=match,
@@ -97,7 +136,7 @@ def _weighted(name: str, pool: Pool) -> WeightedCluster:
 
 
 def _retry_policy(pool: Pool) -> RetryPolicy:
-    several_clusters = len(pool.clusters) > 1
+    by_cluster = len(pool.clusters) > 1 and pool.balancing is Balancing.WEIGHTED
     generates = pool.dialect is DialectName.TRITON_GENERATE
     next_cluster = RetryPolicyRetryPriority(
         name="envoy.retry_priorities.previous_priorities",
@@ -113,7 +152,7 @@ def _retry_policy(pool: Pool) -> RetryPolicy:
         per_try_idle_timeout=wire.seconds(pool.idle_timeout_s),
         retry_host_predicate=[other_endpoint],
         host_selection_retry_max_attempts=5,
-        retry_priority=next_cluster if several_clusters else None,
+        retry_priority=next_cluster if by_cluster else None,
     )
 
 

@@ -23,8 +23,8 @@ from extproc.mesh import names, wire
 _KEPT_PREFIX = "x-kept-"
 
 
-def client_headers() -> TypedExtensionConfig:
-    """Removes every header that has a meaning inside the gateway."""
+def client_headers(*more: HeaderMutation) -> TypedExtensionConfig:
+    """Removes every header that has a meaning inside the gateway, and does what `more` says."""
     kept = {name: _KEPT_PREFIX + name.removeprefix(names.HEADER_PREFIX) for name in names.CLIENT_CONTROLS}
     mutations: list[HeaderMutation] = [wire.mutate_remove_prefix(_KEPT_PREFIX)]
     # A header that the client did not send has an empty value, and empty values are not set.
@@ -37,14 +37,19 @@ def client_headers() -> TypedExtensionConfig:
         wire.mutate_remove(names.ENDPOINT_HEADER),
     ]
     mutations += [wire.mutate_set(name, f"%REQ({safe})%") for name, safe in kept.items()]
-    mutations.append(wire.mutate_remove_prefix(_KEPT_PREFIX))
+    mutations += [wire.mutate_remove_prefix(_KEPT_PREFIX), *more]
     return wire.extension("envoy.http.early_header_mutation.header_mutation", EarlyHeaderMutation(mutations=mutations))
 
 
 def upstream_headers() -> HttpFilter:
     """Removes what only the service may say from an upstream's response. For the router's upstream
-    filters, which only real responses pass: in the listener's it would also take them from the service's answers."""
+    filters, which only real responses pass: in the listener's it would also take them from the service's answers.
+
+    And from the request, what the choice of the endpoint was made by: a route that removes it does so before Envoy
+    chooses.
+    """
     mutations = Mutations(
+        request_mutations=[wire.mutate_remove(names.AFFINITY_HEADER)],
         response_mutations=[
             wire.mutate_remove_prefix(names.HEADER_PREFIX),
             wire.mutate_remove_prefix("x-ratelimit-"),

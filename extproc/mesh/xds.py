@@ -6,7 +6,8 @@ Must not know: what is in them.
 import os
 import pathlib
 import tempfile
-from collections.abc import Iterable
+import time
+from collections.abc import Iterable, Mapping
 from typing import Any as Json
 
 import yaml
@@ -18,23 +19,30 @@ from envoy_data_plane.envoy.service.discovery.v3 import DiscoveryResponse
 from envoy_data_plane.google.protobuf import Any
 
 from extproc.config.model import GatewayConfig
-from extproc.mesh import names
+from extproc.mesh import names, warming
 from extproc.mesh.bootstrap import base, clusters
 from extproc.mesh.listener import listener
 from extproc.mesh.render import plain, to_yaml
 from extproc.mesh.routes import routes
 
 _BOOTSTRAP, _LISTENERS, _ROUTES, _CLUSTERS = "bootstrap.yaml", "lds.yaml", "rds.yaml", "cds.yaml"
-_LEAVING = "leaving/"
+_LEAVING = "leaving.yaml"
+"""Not for Envoy: since when what is there has not been wanted any more, in seconds since 1970, by kind and name."""
+
+_LEAVING_ROUTE = "leaving/"
 """Before the names of routes that are kept for a pool which is gone; no pool's name has a slash."""
 
+STAY_S = 600.0
+"""What is not wanted any more goes with the first writing after so long. No worker that Envoy still takes for healthy
+is as late as that, nor has a request been on its way for so long before it was stamped."""
 
-def write_xds(config: GatewayConfig, directory: pathlib.Path) -> pathlib.Path:
+
+def write_xds(config: GatewayConfig, directory: pathlib.Path, now_s: float | None = None) -> pathlib.Path:
     """Write or replace the files in `directory`; returns the path of the bootstrap to start Envoy with.
 
-    Clusters come before the routes that name them. What is no longer configured stays for one more generation:
-    clusters because Envoy may read the files in an order of its own, the routes of pools because the service
-    learns of the change at another moment.
+    New clusters come first, and the routes to them when a running Envoy has taken them up: a route to a cluster that
+    is not there yet is a 503. What is no longer configured stays for `STAY_S`, however often this is called
+    meanwhile: the service may learn of any of the changes later than Envoy. `now_s` is seconds since 1970.
     """
     directory = directory.absolute()
     directory.mkdir(parents=True, exist_ok=True)
@@ -43,12 +51,17 @@ def write_xds(config: GatewayConfig, directory: pathlib.Path) -> pathlib.Path:
         lds_config=_source(directory, _LISTENERS), cds_config=_source(directory, _CLUSTERS)
     )
     rds = Rds(route_config_name=names.ROUTES, config_source=_source(directory, _ROUTES))
-    last_routes, last_clusters = _written_last(directory)
-    wanted_routes = _response(config, [routes(config)])
-    _keep_leaving_routes(wanted_routes["resources"][0]["virtual_hosts"][0], last_routes)
+    before = _Before(directory, time.time() if now_s is None else now_s)
+    last_clusters = before.clusters()
     wanted = _response(config, clusters(config))
-    wanted["resources"] += _leaving_clusters(wanted["resources"], last_clusters, last_routes)
+    needed = _names(wanted["resources"])
+    wanted["resources"] += before.leaving("clusters", wanted["resources"], last_clusters)
+    wanted_routes = _response(config, [routes(config)])
+    _keep_leaving_routes(wanted_routes["resources"][0]["virtual_hosts"][0], before, config)
+    _replace(directory / _LEAVING, to_yaml(before.since))
     _replace(directory / _CLUSTERS, to_yaml(wanted))
+    if last_clusters:
+        warming.await_clusters(config.gateway.admin, needed)
     _replace(directory / _ROUTES, to_yaml(wanted_routes))
     _replace(directory / _LISTENERS, to_yaml(_response(config, [listener(config, rds)])))
     _replace(directory / _BOOTSTRAP, to_yaml(plain(initial)))
@@ -65,46 +78,68 @@ def _response(config: GatewayConfig, resources: Iterable[Message]) -> dict[str, 
     return plain(DiscoveryResponse(version_info=config.version, resources=packed))
 
 
-def _written_last(directory: pathlib.Path) -> tuple[list[Json], list[Json]]:
-    """The routes and clusters of the configuration before this one; none if nothing was written that Envoy could
-    have read. Routes that were leaving then have left now."""
+class _Before:
+    """What was written before, as far as it is there and can be read, and since when it has been leaving."""
+
+    def __init__(self, directory: pathlib.Path, now_s: float) -> None:
+        self._directory, self._now_s = directory, now_s
+        self._since = {kind: _numbers(_read(directory / _LEAVING, kind)) for kind in ("clusters", "routes")}
+        self.since: dict[str, dict[str, float]] = {}
+
+    def clusters(self) -> list[Json]:
+        return _resources(_read(self._directory / _CLUSTERS, "resources"))
+
+    def routes_to_pools(self) -> list[Json]:
+        """The routes that match a stamp, by the names they had before they were leaving. Any other route must end
+        with the configuration that allowed it."""
+        every = _resources(_read(self._directory / _ROUTES, "resources", 0, "virtual_hosts", 0, "routes"))
+        return [{**route, "name": route["name"].removeprefix(_LEAVING_ROUTE)} for route in every if _wants_stamp(route)]
+
+    def leaving(self, kind: str, wanted: Iterable[Json], last: Iterable[Json]) -> list[Json]:
+        """Those of `last` that are not `wanted` any more and still have to stay."""
+        names_wanted, since = _names(wanted), self._since[kind]
+        staying = [
+            resource
+            for resource in last
+            if resource["name"] not in names_wanted and self._now_s - since.get(resource["name"], self._now_s) < STAY_S
+        ]
+        self.since[kind] = {resource["name"]: since.get(resource["name"], self._now_s) for resource in staying}
+        return staying
+
+
+def _read(path: pathlib.Path, *where: str | int) -> Json:
+    """What is at this place in the file; None if it can't be found, so that others' files do no harm."""
     try:
-        hosts = yaml.safe_load((directory / _ROUTES).read_text())["resources"][0]["virtual_hosts"]
-        last_routes = [route for route in hosts[0]["routes"] if not route["name"].startswith(_LEAVING)]
-        return last_routes, yaml.safe_load((directory / _CLUSTERS).read_text())["resources"]
+        found = yaml.safe_load(path.read_text())
+        for key in where:
+            found = found[key]
     except (OSError, yaml.YAMLError, KeyError, TypeError, IndexError):
-        return [], []
+        return None
+    return found
 
 
-def _keep_leaving_routes(host: dict[str, Json], last: Iterable[Json]) -> None:
-    """For pools that are gone: the service may stamp requests for them until it has the configuration, too.
+def _resources(found: Json) -> list[Json]:
+    return [item for item in found if isinstance(item, dict) and "name" in item] if isinstance(found, list) else []
 
-    Only what matches a stamp stays: a route for everything else must end with the configuration that allowed it.
-    """
-    wanted = {route["name"] for route in host["routes"]}
-    leaving = [route for route in last if route["name"] not in wanted and _wants_stamp(route)]
-    host["routes"] = [{**route, "name": _LEAVING + route["name"]} for route in leaving] + host["routes"]
+
+def _numbers(found: Json) -> Mapping[str, float]:
+    if not isinstance(found, dict):
+        return {}
+    return {name: value for name, value in found.items() if isinstance(value, int | float)}
+
+
+def _keep_leaving_routes(host: dict[str, Json], before: _Before, config: GatewayConfig) -> None:
+    leaving = before.leaving("routes", host["routes"], before.routes_to_pools())
+    host["name"] = names.virtual_host_name([*config.pools, *(route["name"] for route in leaving)])
+    host["routes"] = [{**route, "name": _LEAVING_ROUTE + route["name"]} for route in leaving] + host["routes"]
 
 
 def _wants_stamp(route: Json) -> bool:
     return any(header["name"] == names.POOL_HEADER for header in route["match"].get("headers", ()))
 
 
-def _leaving_clusters(wanted: Iterable[Json], last: Iterable[Json], last_routes: list[Json]) -> list[Json]:
-    """The clusters that are not `wanted` any more but that the last routes name, and those that these stand for."""
-    known = {cluster["name"]: cluster for cluster in last}
-    named = _strings(last_routes) & known.keys()
-    named |= {name for first in named for name in _strings(known[first]) & known.keys()}
-    names_wanted = {cluster["name"] for cluster in wanted}
-    return [cluster for name, cluster in known.items() if name in named - names_wanted]
-
-
-def _strings(value: Json) -> set[str]:
-    """Every string in it, however deep."""
-    if isinstance(value, str):
-        return {value}
-    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
-    return {text for item in inner for text in _strings(item)}
+def _names(resources: Iterable[Json]) -> set[str]:
+    return {resource["name"] for resource in resources}
 
 
 def _replace(path: pathlib.Path, text: str) -> None:

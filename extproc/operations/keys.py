@@ -6,7 +6,8 @@ import contextlib
 from collections.abc import AsyncIterator, Sequence
 
 from extproc.audit.record import Action
-from extproc.config.model import GatewayConfig, Tier
+from extproc.config.model import GatewayConfig
+from extproc.config.tier import Tier
 from extproc.operations.trail import ActionTrail, NotRecorded
 from extproc.stores.keys import CreatedKey, KeyHasher, KeyRecord, KeyStore
 

@@ -32,7 +32,8 @@ class Account:
 
     async def on_request(self, ctx: RequestContext) -> Verdict:
         ctx.admitted = True
-        self._usage.opened(ctx.request_id, self._known(ctx) | facts_known_at_forward(ctx))
+        facts = self._known(ctx) | facts_known_at_forward(ctx) | _experiment_facts(ctx)
+        self._usage.opened(ctx.request_id, facts)
         return CONTINUE
 
     async def on_close(self, ctx: RequestContext, termination: Termination) -> None:
@@ -40,6 +41,7 @@ class Account:
         self._metrics.exchange_ended(ctx, termination, duration_s)
         event = self._known(ctx) | facts_known_at_forward(ctx) | facts_known_at_end(ctx, termination)
         event |= price_facts(ctx, termination)
+        event |= _experiment_facts(ctx)
         event["upstream_usage"] = progress.upstream_usage
         event["saved_tokens"] = 0 if ctx.caching is None else ctx.caching.saved_tokens
         event["status"] = progress.status
@@ -67,8 +69,20 @@ def facts_known_at_forward(ctx: RequestContext) -> Facts:
         "operation": ctx.operation,
         "model": ctx.model_name,
         "pool": ctx.pool.name if ctx.pool is not None else "",
+        "arm": ctx.arm,
+        "rule": "" if ctx.destination is None else ctx.destination.rule,
         "prompt_tokens": ctx.progress.totals.prompt_tokens,
     }
+
+
+def _experiment_facts(ctx: RequestContext) -> Facts:
+    """For whom its arm was drawn; of which answer a user says what."""
+    facts: Facts = {}
+    if ctx.destination is not None and ctx.destination.taken is not None:
+        facts["subject"] = ctx.destination.taken.subject
+    if ctx.rated is not None:
+        facts |= {"rated": ctx.rated.response, "score": ctx.rated.score}
+    return facts
 
 
 def is_charged(ctx: RequestContext, termination: Termination) -> bool:

@@ -1,8 +1,8 @@
 """What makes two requests the same for a cache.
 
 Everything that is not known to be irrelevant goes in: who asks (the tenant, and its tier, by which policies may
-differ), what serves (model, pool, its upstream's name and revision), the settings of every policy that can change an
-answer, and the request's essence. Must not know: where answers are kept.
+differ), what serves (model, pool, its upstream's name and revision, the arm of an experiment), the settings of every
+policy that can change an answer, and the request's essence. Must not know: where answers are kept.
 """
 
 from __future__ import annotations
@@ -42,6 +42,7 @@ def identity(ctx: RequestContext, answers_version: str, tenant: str, namespace: 
         model.name,
         model.version,
         None if pool is None else (pool.name, *pool.version),
+        ctx.arm,  # arms that share a pool are compared, so they don't share answers
         answers_version,
     ]
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct, field
 
+from extproc.dialects.feedback import Feedback
 from extproc.dialects.interface import InferenceRequest, RequestHead, Route, TokenTotals
 from extproc.policies.cache_exchange import Caching
 from extproc.policies.guard_result import GuardResult
@@ -15,6 +16,8 @@ from extproc.policies.scan import Scan
 from extproc.policies.semantic_exchange import Asked
 from extproc.principal import ANONYMOUS, Principal
 from extproc.routing.catalog import Model, Pool
+from extproc.routing.destinations import Destination
+from extproc.tokenization import ModelTokenizer
 
 if TYPE_CHECKING:
     from extproc.policies.filter_content import Filtering
@@ -46,15 +49,18 @@ class RequestContext:
     # Plain attributes guarded on writing, because they are read fifty times an exchange and written ten.
     route: Route  # journey
     body: bytes = b""  # journey
+    reachable: frozenset[str] | None = None  # journey: the pools Envoy can route it to; None: it did not say
     principal: Principal = ANONYMOUS  # identify
     request: InferenceRequest  # journey (parsing)
-    model: Model  # journey (parsing)
+    model: Model  # journey (parsing); route, where another than the one asked for serves it
     scan: Scan | None = None  # scan: the encoder at work on its texts; None: there is no encoder
     pool: Pool | None = None  # route
+    destination: Destination | None = None  # route: where it goes, and who said so
     prompt_tokens: int | None = None  # count_tokens
     default_output_tokens: int = 0  # count_tokens
     filtering: Filtering | None = None  # content_filter: what it did, and its answer in the making
     guard: GuardResult | None = None  # guard: how much the request looks like an attack
+    affinity_key: str | None = None  # affinity: which endpoint of the pool it keeps to; None: any
     admitted: bool = False  # account: no request policy before it has refused the request, so it goes to the model
     caching: Caching | None = None  # cache: what the caches do for it; None: it is nothing for a cache
     charged_as_used: bool = False  # limit: a known answer costs what it would have cost from a model
@@ -62,6 +68,7 @@ class RequestContext:
     governed: bool = False  # limit: its caller is known, so that its attempt counts
     held: Hold | None = None  # limit: what it reserved
     redaction: Redaction | None = None  # redact: its placeholders and its counts
+    rated: Feedback | None = None  # journey: what a user says of an answer
     reason: str = ""  # journey: why it was refused or failed; limit, redact: that it was cut
 
     def __init__(self, head: RequestHead, arrived_s: float, arrived_wall_s: float) -> None:
@@ -73,6 +80,7 @@ class RequestContext:
             progress=Progress(),
             degraded=set(),
             not_for_others=set(),
+            prompt_counts={},
             response_headers=[],
         )
 
@@ -83,12 +91,24 @@ class RequestContext:
     progress: Progress
     degraded: set[str]  # names of the policies that had to do without a dependency; sent as x-extproc-degraded
     not_for_others: set[str]  # names of the policies that forbid to keep the answer: it has in it what is one client's
+    prompt_counts: dict[ModelTokenizer, int]  # prompt_tokens
     response_headers: list[tuple[str, str]]
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name in self.__dict__:
             raise AttributeError(f"the fact `{name}` is already known")
         self.__dict__[name] = value
+
+    def serve_by(self, model: Model) -> None:
+        """`route` alone, and at most once: the one fact that a second writer may correct, so that all who come later
+        know but one model."""
+        self.__dict__["model"] = model
+
+    @property
+    def arm(self) -> str:
+        """`experiment/arm`; empty for a request that is in no experiment."""
+        taken = None if self.destination is None else self.destination.taken
+        return "" if taken is None else taken.label
 
     @property
     def operation(self) -> str:

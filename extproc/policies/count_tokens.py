@@ -18,13 +18,14 @@ from extproc.dialects.answer import AnswerEvent, Delta, Done, Usage
 from extproc.dialects.interface import InvalidRequest
 from extproc.policies.context import RequestContext
 from extproc.policies.interface import CONTINUE, Reject, Services, Termination, Verdict
+from extproc.policies.prompt_tokens import INLINE_LIMIT_BYTES, counted
 from extproc.rejection import Rejection, invalid_request
 
 
 class Settings(PolicySettings):
     """Exact token counts for prompts and answers."""
 
-    inline_limit_bytes: Annotated[int, pydantic.Field(ge=0)] = 65536
+    inline_limit_bytes: Annotated[int, pydantic.Field(ge=0)] = INLINE_LIMIT_BYTES
     """A body larger than this is counted in a thread, so that it doesn't delay the other streams of the worker."""
 
 
@@ -42,10 +43,7 @@ class CountTokens:
             ctx.default_output_tokens = cap
             return CONTINUE
         try:
-            if len(ctx.body) <= self._inline_limit_bytes:
-                prompt_tokens = model.tokenizer.count_request(ctx.request)
-            else:
-                prompt_tokens = await asyncio.to_thread(model.tokenizer.count_request, ctx.request)
+            prompt_tokens = await counted(ctx, model.tokenizer, self._inline_limit_bytes)
         except InvalidRequest as error:
             return Reject(error.rejection)
         ctx.prompt_tokens = ctx.progress.totals.prompt_tokens = prompt_tokens

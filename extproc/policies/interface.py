@@ -16,6 +16,7 @@ from msgspec import Struct
 from extproc.audit.record import AuditTrail, NoTrail
 from extproc.caching import AnswerStore, SemanticIndex
 from extproc.clock import Clock
+from extproc.config.identities import Identities
 from extproc.config.policy import PolicySettings
 from extproc.dialects.answer import AnswerEvent
 from extproc.dialects.feedback import Feedback
@@ -26,6 +27,7 @@ from extproc.policies.context import RequestContext
 from extproc.principal import Principal
 from extproc.rejection import Rejection
 from extproc.routing.catalog import Catalog
+from extproc.routing.experiments import Changes, NoChanges
 from extproc.routing.pressure import Calm, Pressure
 from extproc.telemetry.metrics import Metrics
 
@@ -174,8 +176,10 @@ class Services:
     answers: AnswerStore
     neighbours: SemanticIndex
     answers_version: str = ""
+    identities: Identities = field(default_factory=Identities)
     audit: AuditTrail = field(default_factory=NoTrail)
     encoder: Encoder | None = None
     verifier: PairVerifier | None = None
     clock: Clock = field(default_factory=Clock)
     pressure: Pressure = field(default_factory=Calm)
+    experiments: Changes = field(default_factory=NoChanges)

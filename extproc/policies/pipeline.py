@@ -18,6 +18,7 @@ from extproc.dialects.answer import AnswerEvent
 from extproc.dialects.feedback import Feedback
 from extproc.errors import DependencyError
 from extproc.policies.account import Account
+from extproc.policies.affinity import KeepToEndpoint
 from extproc.policies.cache import Cache
 from extproc.policies.context import RequestContext
 from extproc.policies.count_tokens import CountTokens
@@ -71,6 +72,7 @@ ON_REQUEST: tuple[type[RequestPolicy], ...] = (
     Redact,
     SemanticCache,
     LimitRequests,
+    KeepToEndpoint,
     Account,
 )
 # On an answer that is known without a model, in place of what is left of the list above.
@@ -255,6 +257,11 @@ def needs_encoder(settings: Mapping[str, PolicySettings]) -> bool:
     return any(own.uses_encoder and _acts(own) for own in _with_defaults(settings).values())
 
 
+def needs_scan(settings: Mapping[str, PolicySettings]) -> bool:
+    """Some policy that is on asks the encoder about all of a request's texts."""
+    return any(own.uses_scan and _acts(own) for own in _with_defaults(settings).values())
+
+
 def needs_verifier(settings: Mapping[str, PolicySettings]) -> bool:
     """Some policy that is on asks the pair verifier."""
     return any(own.uses_verifier and _acts(own) for own in _with_defaults(settings).values())
@@ -301,8 +308,11 @@ def prepare(settings: Mapping[str, PolicySettings]) -> None:
 def build(settings: Mapping[str, PolicySettings], services: Services) -> Pipeline:
     """The pipeline of one configuration; a policy without a section has its defaults."""
     chosen = _with_defaults(settings)
-    if services.encoder is None:
-        del chosen[ScanTexts.name]  # it would have nothing to do, in every exchange
+    # What would have nothing to do, in every exchange.
+    if services.encoder is None or not needs_scan(settings):
+        del chosen[ScanTexts.name]
+    if not any(pool.affinity for pool in services.catalog.pools.values()):
+        del chosen[KeepToEndpoint.name]
     policies = {name: POLICIES[name](own, services) for name, own in chosen.items() if own.mode is not PolicyMode.OFF}
 
     def phase(listed: Sequence[type[Policy]], method: str) -> tuple[Step, ...]:

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Container, Mapping
+from dataclasses import dataclass, field
 
 from extproc import tokenization
 from extproc.config.model import GatewayConfig
 from extproc.config.models import Model as ModelConfig
+from extproc.config.pools import DialectName
 from extproc.dialects.interface import PoolDialect, UpstreamModel
 from extproc.dialects.registry import pool_dialect
+from extproc.operation import Operation
+from extproc.routing.affinity import Affinity, affinity
+from extproc.routing.experiments import Experiment, experiment_of
 from extproc.tokenization import ModelTokenizer
+
+_EARLIER_LIMIT = 16
+"""Of so many pools that a model has left it is remembered that they served it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +27,10 @@ class Pool:
     name: str
     dialect: PoolDialect
     upstream_model: str
+    takes_one_text: bool = False
+    """A chat has to be rendered for it."""
+    affinity: Affinity | None = None
+    """Makes the keys of its requests, if it is balanced by keys."""
 
     @property
     def version(self) -> tuple[str, str]:
@@ -43,6 +54,12 @@ class Model:
         """Most tokens one answer may have."""
         return min(self.config.max_output_tokens or self.config.context_window, self.config.context_window)
 
+    def can_use(self, pool: Pool, operation: Operation) -> bool:
+        """Whether `pool` can do this operation for this model."""
+        if operation not in pool.dialect.operations:
+            return False
+        return not (operation is Operation.CHAT and pool.takes_one_text) or self.config.renders
+
     def upstream(self, pool: Pool, default_output_tokens: int) -> UpstreamModel:
         """What `pool`'s dialect needs to encode a request for this model."""
         render = self.tokenizer.render_chat if self.tokenizer is not None else None
@@ -51,20 +68,51 @@ class Model:
 
 @dataclass(frozen=True, slots=True)
 class Catalog:
-    """Every model and pool, by name."""
+    """Every model, pool and experiment, by name, and where models were served before: one each for every pool of
+    another name, the latest first."""
 
     models: Mapping[str, Model]
     pools: Mapping[str, Pool]
+    earlier: Mapping[str, tuple[Model, ...]]
+    experiments: Mapping[str, Experiment] = field(default_factory=dict)
+
+    def served(self, name: str, reachable: Container[str] | None) -> Model | None:
+        """The model as it is, or was last, in one of the `reachable` pools (None: any); None if there is none.
+
+        Envoy learns of a change at a moment of its own. What it cannot route as configured now is served as before.
+        """
+        newest = self.models[name]
+        if reachable is None or newest.pool.name in reachable:
+            return newest
+        return next((model for model in self.earlier[name] if model.pool.name in reachable), None)
 
 
-def build(config: GatewayConfig) -> Catalog:
-    """The catalog of one configuration."""
-    pools = {name: Pool(name, pool_dialect(pool.dialect), pool.model) for name, pool in config.pools.items()}
+def build(config: GatewayConfig, before: Catalog | None = None) -> Catalog:
+    """The catalog of one configuration, which takes the place of `before`."""
+    pools = {
+        name: Pool(
+            name,
+            pool_dialect(pool.dialect),
+            pool.model,
+            takes_one_text=pool.dialect is DialectName.TRITON_GENERATE,
+            affinity=affinity(pool.hashing, config.keys.secret),
+        )
+        for name, pool in config.pools.items()
+    }
     models = {
         name: Model(name, model, pools[model.pool], _tokenizer(model), _version(model))
         for name, model in config.models.items()
     }
-    return Catalog(models, pools)
+    earlier = {name: _earlier(model, before) for name, model in models.items()}
+    experiments = {name: experiment_of(name, experiment) for name, experiment in config.experiments.items()}
+    return Catalog(models, pools, earlier, experiments)
+
+
+def _earlier(model: Model, before: Catalog | None) -> tuple[Model, ...]:
+    if before is None or model.name not in before.models:
+        return ()
+    known = (before.models[model.name], *before.earlier[model.name])
+    return tuple(other for other in known if other.pool.name != model.pool.name)[:_EARLIER_LIMIT]
 
 
 def _version(model: ModelConfig) -> str:

@@ -17,7 +17,8 @@ import envoy
 
 from extproc import gateway_file, mesh
 from extproc.config.encoder import EncoderBackend
-from extproc.config.model import GatewayConfig, Tier
+from extproc.config.model import GatewayConfig
+from extproc.config.tier import Tier
 from extproc.inference import minilm
 from extproc.inference.verifier import files as verifier
 from extproc.policies import pipeline

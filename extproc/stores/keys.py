@@ -19,7 +19,7 @@ from typing import Any
 import blake3
 import msgspec
 
-from extproc.config.model import Tier
+from extproc.config.tier import Tier
 from extproc.stores.connection import bounded, connect
 from extproc.stores.errors import StoreUnavailable
 

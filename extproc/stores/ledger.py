@@ -39,9 +39,12 @@ FIELDS = (
     "reason",
     "cache",
     "saved_tokens",
+    "subject",
+    "guard_over",
+    "rated",
+    "score",
 )
-"""Of a usage event, those that are kept (proto: extproc.v1.UsageEvent). `arm` (of an experiment) is empty until
-something fills it."""
+"""Of a usage event, those that are kept (proto: extproc.v1.UsageEvent)."""
 
 _PAGE = 500
 _SKEW_MS = 60_000
@@ -91,6 +94,17 @@ class Ledger:
             info = await self._redis.xinfo_stream(STREAM)
         return Extent(info["length"], info["entries-added"] - info["length"])
 
+    async def pages_after(self, entry: str) -> AsyncIterator[tuple[str, Sequence[Mapping[str, str]]]]:
+        """Every record after this entry (its id, or Unix milliseconds), page by page, each with its last entry's id."""
+        while True:
+            async with bounded(self._timeout_s):
+                entries: Any = await self._redis.xrange(STREAM, f"({entry}", "+", _PAGE)
+            if entries:
+                entry = entries[-1][0].decode()
+                yield entry, [_record(fields) for _, fields in entries]
+            if len(entries) < _PAGE:
+                return
+
     async def pages(self, since_s: float | None = None) -> AsyncIterator[Sequence[Mapping[str, str]]]:
         """Every record, page by page in the order of writing; none from before `since_s` is sure to be left out.
 
@@ -101,10 +115,14 @@ class Ledger:
             async with bounded(self._timeout_s):
                 entries: Any = await self._redis.xrange(STREAM, start, "+", _PAGE)
             if entries:
-                yield [{name.decode(): value.decode() for name, value in fields.items()} for _, fields in entries]
+                yield [_record(fields) for _, fields in entries]
             if len(entries) < _PAGE:
                 return
             start = "(" + entries[-1][0].decode()
+
+
+def _record(fields: Mapping[bytes, bytes]) -> Mapping[str, str]:
+    return {name.decode(): value.decode() for name, value in fields.items()}
 
 
 def _text(value: Any) -> str:

@@ -186,6 +186,32 @@ class CacheMetrics:
         self._reports.labels("known" if known else "unknown").inc()
 
 
+class RoutingMetrics:
+    """Where requests went. Rules, experiments and arms are those of gateway.yaml."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        rules = Counter("extproc_route_rules_total", "Requests by the rule they met.", ("rule",), registry=registry)
+        arms = Counter(
+            "extproc_arm_exchanges_total", "Exchanges of an experiment, ended.", ("experiment", "arm", "termination"),
+            registry=registry,
+        )  # fmt: skip
+        first_token = QuickHistogram(
+            "extproc_arm_first_token_seconds", "Request headers to the first answer bytes.", ("experiment", "arm"),
+            buckets=_FIRST_TOKEN_S, registry=registry,
+        )  # fmt: skip
+        self._rule = functools.cache(rules.labels)
+        self._arm = functools.cache(arms.labels)
+        self._first_token = functools.cache(first_token.labels)
+
+    def routed(self, rule: str) -> None:
+        self._rule(rule).inc()
+
+    def arm_ended(self, experiment: str, arm: str, termination: str, first_token_s: float | None) -> None:
+        self._arm(experiment, arm, termination).inc()
+        if first_token_s is not None:
+            self._first_token(experiment, arm).observe(first_token_s)
+
+
 class Metrics:
     """The service's metrics in one registry, with the few verbs the rest of the house uses."""
 
@@ -232,6 +258,7 @@ class Metrics:
         self._policy_duration = functools.cache(policy_seconds.labels)
         self.encoder = EncoderMetrics(registry)
         self.cache = CacheMetrics(registry)
+        self.routing = RoutingMetrics(registry)
 
     def histogram(self, name: str, text: str, buckets: tuple[float, ...]) -> Histogram:
         """A policy's own histogram, without labels; the same one again after a reload."""
@@ -250,6 +277,10 @@ class Metrics:
         pool = ctx.pool.name if ctx.pool is not None else ""
         self._exchange_count(ctx.operation, model, pool, termination, ctx.reason).inc()
         self._overhead.observe(progress.overhead_s)
+        if ctx.destination is not None and ctx.destination.taken is not None:
+            taken, first_s = ctx.destination.taken, progress.first_bytes_s
+            ttft_s = None if first_s is None else first_s - ctx.arrived_s
+            self.routing.arm_ended(taken.experiment, taken.arm, termination, ttft_s)
         if not model:
             return
         series = self._models.series(ctx.operation, model)

@@ -47,7 +47,7 @@ def cached(rig: Rig, server: RedisServer, policies: str) -> Heart:
     supervisor = rig.spawn(sys.executable, "-m", "extproc", "serve", "--config", path)
     wait_for(config.service.admin.port, "/readyz")
     worker = next(child for child in supervisor.children() if "extproc.app" in child.cmdline())
-    rig._envoy(config)
+    rig.envoy(config)
     return Heart(path.stem, config.gateway.listen.port, worker, config.service.admin.port)
 
 

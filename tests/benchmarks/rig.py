@@ -42,6 +42,7 @@ service:
   listen: "unix:{run_dir}/{heart}.sock"
   admin: "127.0.0.1:{service_admin}"
   server: {server}
+  notice_s: 0
   drain_timeout_s: 1
 redis: {{url: "unix://{run_dir}/no-redis.sock"}}
 ledger: {{spool_dir: "{run_dir}/spool-{heart}"}}
@@ -137,14 +138,14 @@ class Rig:
 
     def bare(self) -> Heart:
         config, _ = self.config("bare")
-        self._envoy(config, without_processor)
+        self.envoy(config, without_processor)
         return Heart("bare", config.gateway.listen.port, None)
 
     def noop(self, server: GrpcServer) -> Heart:
         name = f"noop-{server}"
         config, _ = self.config(name)
         process = self.spawn(sys.executable, HERE / "noop.py", config.service.listen, "bench", server)
-        self._envoy(config)
+        self.envoy(config)
         return Heart(name, config.gateway.listen.port, process)
 
     def ours(self, server: GrpcServer) -> Heart:
@@ -153,10 +154,10 @@ class Rig:
         supervisor = self.spawn(sys.executable, "-m", "extproc", "serve", "--config", path)
         wait_for(config.service.admin.port, "/readyz")
         worker = next(child for child in supervisor.children() if "extproc.app" in child.cmdline())
-        self._envoy(config)
+        self.envoy(config)
         return Heart(name, config.gateway.listen.port, worker, config.service.admin.port)
 
-    def _envoy(self, config: GatewayConfig, change: Callable[[Any], None] = lambda _: None) -> None:
+    def envoy(self, config: GatewayConfig, change: Callable[[Any], None] = lambda _: None) -> None:
         generated = yaml.safe_load(bootstrap_yaml(config))
         change(generated)
         path = self.run_dir / f"envoy-{config.gateway.listen.port}.yaml"

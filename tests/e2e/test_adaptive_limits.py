@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Iterator
 import httpx
 import pytest
 
-from extproc.config.model import Tier
+from extproc.config.tier import Tier
 from extproc.stack.stack import TRITON_A, Stack
 from tests.helpers.beside import GatewayBeside
 from tests.helpers.limited import Answer
@@ -25,6 +25,7 @@ service:
   listen: unix:${EXTPROC_RUN_DIR}/extproc.sock
   workers: ${EXTPROC_WORKERS}
   admin: 127.0.0.1:${EXTPROC_ADMIN_PORT}
+  notice_s: 0
   drain_timeout_s: 5
 redis: {url: "${REDIS_URL}"}
 keys: {hash_secret: "${EXTPROC_KEY_SECRET}"}

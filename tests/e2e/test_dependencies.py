@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import httpx
 import pytest
 
-from extproc.config.model import Tier
+from extproc.config.tier import Tier
 from extproc.stores.keys import KeyHasher, KeyStore
 from tests.helpers.accounting import Books
 from tests.helpers.errors import assert_openai_error

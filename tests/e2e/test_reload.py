@@ -61,6 +61,21 @@ def with_models(added: str) -> str:
     return ORIGINAL.replace("models: # what clients ask for by name\n", f"models:\n{added}")
 
 
+def with_alias_in_a_pool_of_its_own(name: str) -> str:
+    pool = textwrap.indent(
+        textwrap.dedent(f"""\
+            {name}:
+              dialect: triton-generate
+              model: demo_llm
+              clusters:
+                only: {{endpoints: ["127.0.0.1:${{EXTPROC_TRITON_B_HTTP_PORT}}"]}}
+            """),
+        "  ",
+    )
+    text = with_models(ALIAS.replace("pool: demo", f"pool: {name}"))
+    return text.replace("pools: # where they are served\n", f"pools:\n{pool}")
+
+
 def with_output_cap(tokens: int) -> str:
     return ORIGINAL.replace("max_output_tokens: 1024", f"max_output_tokens: {tokens}")
 
@@ -235,18 +250,7 @@ def test_ten_reloads_under_load_cost_no_request(gateway: GatewayBeside, stack_ke
 
 def test_new_weights_and_a_new_pool_reach_envoy_without_a_restart(gateway: GatewayBeside, http: httpx.Client) -> None:
     pid = gateway.envoy.pid
-    pool = textwrap.indent(
-        textwrap.dedent("""\
-            fresh:
-              dialect: triton-generate
-              model: demo_llm
-              clusters:
-                only: {endpoints: ["127.0.0.1:${EXTPROC_TRITON_B_HTTP_PORT}"]}
-            """),
-        "  ",
-    )
-    text = with_models(ALIAS.replace("pool: demo", "pool: fresh"))
-    text = text.replace("pools: # where they are served\n", f"pools:\n{pool}")
+    text = with_alias_in_a_pool_of_its_own("fresh")
     text = text.replace("weight: 50", "weight: 100", 1).replace("weight: 50", "weight: 0", 1)
     gateway.change(text)
     gateway.write_envoy()
@@ -272,13 +276,63 @@ def cluster_of(gateway: GatewayBeside, request_id: str) -> str:
     return found[0]
 
 
+def with_pool(name: str) -> str:
+    return ORIGINAL.replace("    pool: demo\n", f"    pool: {name}\n").replace("  demo:\n", f"  {name}:\n")
+
+
+def pool_of_answer(http: httpx.Client) -> str:
+    answer = http.post("/chat/completions", json=chat(QUICK))
+    assert answer.status_code == 200, answer.text
+    return str(answer.headers["x-extproc-pool"])
+
+
+def test_where_the_service_learns_first_requests_go_where_envoy_can_send_them(
+    gateway: GatewayBeside, http: httpx.Client
+) -> None:
+    before = pool_of_answer(http)
+    take_up(gateway, with_pool("first"))
+    take_up(gateway, with_pool("second"))
+    assert pool_of_answer(http) == before
+    event = usage_of(gateway.service.log, http.post("/chat/completions", json=chat(QUICK)).headers["x-request-id"])
+    assert event["config_version"] == gateway.load().version  # in everything else the new one is in force
+    gateway.write_envoy()
+    assert wait_until(lambda: pool_of_answer(http) == "second")
+
+
+def test_where_envoy_learns_first_it_goes_on_understanding_the_service(
+    gateway: GatewayBeside, http: httpx.Client
+) -> None:
+    def pools() -> str:
+        tables = httpx.get(f"http://127.0.0.1:{gateway.ports.gateway_admin}/config_dump?resource=dynamic_route_configs")
+        return str(tables.json()["configs"][0]["route_config"]["virtual_hosts"][0]["name"])
+
+    before = pool_of_answer(http)
+    for name in ("third", "fourth", "fourth"):
+        gateway.write_envoy(with_pool(name))
+    assert wait_until(lambda: pools().startswith("pools:fourth,"))
+    assert pool_of_answer(http) == before
+
+
+def test_a_model_in_no_pool_that_envoy_knows_is_asked_for_again_later(
+    gateway: GatewayBeside, http: httpx.Client
+) -> None:
+    take_up(gateway, with_alias_in_a_pool_of_its_own("unheard-of"))
+    answer = http.post("/chat/completions", json=chat(QUICK, model="alias"))
+    assert (answer.status_code, answer.json()["error"]["code"], answer.headers["retry-after"]) == (
+        503,
+        "overloaded",
+        "1",
+    )
+    gateway.write_envoy()
+    assert wait_until(lambda: http.post("/chat/completions", json=chat(QUICK, model="alias")).status_code == 200)
+
+
 def test_a_renamed_pool_costs_no_request(gateway: GatewayBeside, stack_key: str) -> None:
     """Service and Envoy each learn of it when they look at the file: in between they must still understand."""
     load = Load(gateway, stack_key)
     with following(gateway), load.running():
         for name in ("renamed", "demo", "again"):
-            text = ORIGINAL.replace("    pool: demo\n", f"    pool: {name}\n").replace("  demo:\n", f"  {name}:\n")
-            gateway.change(text)
+            gateway.change(with_pool(name))
             version = gateway.load().version
             assert wait_until(lambda version=version: in_force(gateway)[-1:] == [version])  # type: ignore[misc]
             answered = load.outcomes.total()

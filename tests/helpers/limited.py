@@ -41,6 +41,7 @@ service:
   listen: unix:${EXTPROC_RUN_DIR}/extproc.sock
   workers: ${EXTPROC_WORKERS}
   admin: 127.0.0.1:${EXTPROC_ADMIN_PORT}
+  notice_s: 0
   drain_timeout_s: 5
 redis: {url: "${REDIS_URL}", timeout_s: 0.25}
 keys:

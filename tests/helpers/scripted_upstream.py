@@ -9,6 +9,7 @@ import http.server
 import json
 import select
 import socket
+import ssl
 import struct
 import threading
 import time
@@ -113,7 +114,7 @@ Script = Callable[[Call], None]
 class ScriptedUpstream:
     """Listens on a free port of loopback from construction until `close`."""
 
-    def __init__(self, port: int = 0) -> None:
+    def __init__(self, port: int = 0, tls: ssl.SSLContext | None = None) -> None:
         self.script: Script = chat
         self.healthy = True
         self.seen: list[Seen] = []
@@ -121,6 +122,8 @@ class ScriptedUpstream:
         self.written_bytes = 0
         call = type("Call", (Call,), {"owner": self})
         self._server = _Server(("127.0.0.1", port), call)
+        if tls is not None:
+            self._server.socket = tls.wrap_socket(self._server.socket, server_side=True)
         self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
         self._thread.start()
 

@@ -41,7 +41,8 @@ _ENVOY_OPTIONS = ("--disable-hot-restart", "--concurrency", "1", "-l", "warning"
 class Upstreams:
     """The ports behind each pool; each pool is a public model of the same name.
 
-    `patient` is `openai` with time-outs that nothing here reaches; `nobody` is there always, without a server.
+    `patient` is `openai` with time-outs that nothing here reaches; `nobody` is there always, without a server. `more`
+    has further pools by name, each as a mapping in YAML.
     """
 
     openai: int = 9
@@ -49,13 +50,20 @@ class Upstreams:
     kserve: int = 9
     pair: tuple[int, int] = (9, 10)
     tritons: tuple[int, int] = (9, 10)
+    more: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
 class ServedGateway:
     """Started by `start`. Its parts can be stopped, killed and started again."""
 
     def __init__(
-        self, directory: pathlib.Path, upstreams: Upstreams, workers: int, policies: str, server: GrpcServer
+        self,
+        directory: pathlib.Path,
+        upstreams: Upstreams,
+        workers: int,
+        policies: str,
+        server: GrpcServer,
+        tls: str = "null",
     ) -> None:
         base = ports.free_base()
         self.port, self.admin_port = base, base + 1
@@ -64,7 +72,7 @@ class ServedGateway:
         self._guardian = Guardian()
         self._clients = ExitStack()
         self._config_file = directory / "gateway.yaml"
-        self._config_file.write_text(_text(directory, base, upstreams, workers, server) + policies)
+        self._config_file.write_text(_text(directory, base, upstreams, workers, server, tls) + policies)
         self.config = configuration.load(self._config_file, pipeline.SETTINGS)
         bootstrap = write_xds(self.config, directory / "xds")
         serve = (sys.executable, "-m", "extproc", "serve", "--config", str(self._config_file))
@@ -90,6 +98,14 @@ class ServedGateway:
         self.service.wait_ready(
             lambda: answers_ok(admin.host, admin.port, "/readyz"), _READY_TIMEOUT_S, threading.Event()
         )
+
+    def change(self, before: str, after: str) -> None:
+        """Replace a text of the configuration while everything runs."""
+        text = self._config_file.read_text()
+        assert before in text
+        self._config_file.write_text(text.replace(before, after))
+        self.config = configuration.load(self._config_file, pipeline.SETTINGS)
+        write_xds(self.config, self.directory / "xds")
 
     def sees_service(self) -> bool:
         """Envoy finds every worker healthy."""
@@ -138,10 +154,12 @@ def served(
     workers: int = 1,
     policies: str = "",
     server: GrpcServer = GrpcServer.GRPCIO,
+    tls: str = "null",
 ) -> Iterator[ServedGateway]:
-    """A gateway that runs, and is gone afterwards. `policies` is that section of its configuration."""
+    """A gateway that runs, and is gone afterwards. `policies` is that section of its configuration and what else is
+    to stand at its end, `tls` its section `gateway.tls`."""
     directory.mkdir(exist_ok=True)
-    gateway = ServedGateway(directory, upstreams, workers, policies, server)
+    gateway = ServedGateway(directory, upstreams, workers, policies, server, tls)
     try:
         gateway.start()
         yield gateway
@@ -173,8 +191,9 @@ class Worlds(Generic[World]):
         self._running.close()
 
 
-def _text(directory: pathlib.Path, base: int, upstreams: Upstreams, workers: int, server: GrpcServer) -> str:
+def _text(directory: pathlib.Path, base: int, upstreams: Upstreams, workers: int, server: GrpcServer, tls: str) -> str:
     hasher = KeyHasher(SECRET.encode())
+    more = "\n          ".join(f"{name}: {{pool: {name}, operations: [chat], {_LONG}}}" for name in upstreams.more)
     return textwrap.dedent(f"""
         gateway:
           listen: 127.0.0.1:{base}
@@ -182,11 +201,13 @@ def _text(directory: pathlib.Path, base: int, upstreams: Upstreams, workers: int
           access_log: {directory}/access.log
           max_body_bytes: {MAX_BODY_BYTES}
           request_timeout_s: 1
+          tls: {tls}
         service:
           listen: unix:{directory}/extproc.sock
           admin: 127.0.0.1:{base + 2}
           workers: {workers}
           server: {server}
+          notice_s: 0
           drain_timeout_s: 1
         redis: {{url: "unix://{directory}/redis.sock"}}
         ledger: {{spool_dir: "{directory}/spool"}}
@@ -203,6 +224,7 @@ def _text(directory: pathlib.Path, base: int, upstreams: Upstreams, workers: int
           patient: {{pool: patient, operations: [chat], {_LLM}}}
           tritons: {{pool: tritons, operations: [chat], {_LLM}}}
           kserve: {{pool: kserve, operations: [embeddings, infer], context_window: 512}}
+          {more}
         pools:
           openai: {{dialect: openai, model: x, clusters: {_clusters(upstreams.openai)}, {_PATIENCE}}}
           triton: {{dialect: triton-generate, model: demo_llm, clusters: {_clusters(upstreams.triton)}, {_PATIENCE}}}
@@ -215,10 +237,12 @@ def _text(directory: pathlib.Path, base: int, upstreams: Upstreams, workers: int
             model: demo_llm
             clusters: {_clusters(*upstreams.tritons)}
             idle_timeout_s: 5
-        """)
+        """) + "".join(f"  {name}: {pool}\n" for name, pool in upstreams.more.items())
 
 
-_LLM = "tokenizer: {type: tiktoken, encoding: cl100k_base}, chat_template: chatml, context_window: 4096"
+_TEXT = "tokenizer: {type: tiktoken, encoding: cl100k_base}, chat_template: chatml"
+_LLM = f"{_TEXT}, context_window: 4096"
+_LONG = f"{_TEXT}, context_window: 200000"
 _PATIENCE = "idle_timeout_s: 1, request_timeout_s: 3, outlier_detection: {consecutive_5xx: 1000}"
 
 

@@ -18,6 +18,7 @@ class EchoServer:
         self.name = name
         self.requests = 0
         self.healthy = True
+        self.health_delay_s = 0.0
         self.connections: list[socket.socket] = []
         self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
         self._server.daemon_threads = True
@@ -48,6 +49,7 @@ class EchoServer:
 
             def do_GET(self) -> None:
                 if self.path.endswith(("/ready", "/health")):
+                    time.sleep(owner.health_delay_s)
                     self.answer(200 if owner.healthy else 503, {})
                 else:
                     self.echo()

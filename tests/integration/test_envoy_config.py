@@ -34,6 +34,12 @@ CONFIGURATIONS = {
     "tracing": MINIMAL + 'telemetry: {tracing: {otlp_grpc: "collector:4317", sampling_percent: 0.1}}\n',
     "tracing to an address": MINIMAL + 'telemetry: {tracing: {otlp_grpc: "[::1]:4317"}}\n',
     "least request": pool("balancing: least_request, http2: true, retries: 0"),
+    "round robin": pool("balancing: round_robin", '{a: {weight: 0, endpoints: ["a:1"]}, b: {endpoints: ["b:1"]}}'),
+    "maglev": pool("balancing: consistent_hash"),
+    "an unbounded ring": pool(
+        "balancing: consistent_hash, consistent_hash: {table: ring_hash, max_load_percent: null}",
+        '{a: {weight: 999999, endpoints: ["a:1"]}, b: {endpoints: ["b:1", "127.0.0.1:2", "[::1]:3"]}}',
+    ),
     "named endpoints": pool(clusters='{c: {endpoints: ["triton.internal:8000", "127.0.0.1:8001", "[::1]:8000"]}}'),
     "weights": pool(clusters='{a: {weight: 0, endpoints: ["a:1"]}, b: {weight: 3, endpoints: ["b:1", "b:2"]}}'),
     "everything of a pool": pool(

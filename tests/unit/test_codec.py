@@ -20,6 +20,7 @@ from extproc.exchange.messages import (
     RequestHeaders,
     TrailersReply,
 )
+from extproc.mesh import names
 
 
 def as_envoy_reads(reply: Reply) -> Any:
@@ -89,6 +90,26 @@ def request_headers(*headers: tuple[str, bytes], mode: int = 4) -> ProcessingReq
 def test_repeated_headers_are_joined_and_bytes_survive() -> None:
     event = codec.decode(request_headers(("a", b"1"), ("a", b"2"), ("b", b"\xff")))
     assert event == RequestHeaders({"a": "1,2", "b": "\xff"})
+
+
+def routed_by(attribute: str, virtual_host: str) -> ProcessingRequest:
+    message = request_headers(("a", b"1"))
+    message.attributes["envoy.filters.http.ext_proc"].fields[attribute].string_value = virtual_host
+    return message
+
+
+@pytest.mark.parametrize(
+    ("virtual_host", "pools"),
+    [
+        (names.virtual_host_name(["a"]), {"a"}),
+        (names.virtual_host_name(["a", "b-c"]), {"a", "b-c"}),
+        ("written-by-hand", None),
+        ("", None),
+    ],
+)
+def test_a_request_says_which_pools_it_can_be_routed_to(virtual_host: str, pools: set[str] | None) -> None:
+    event = codec.decode(routed_by(names.POOLS_ATTRIBUTE, virtual_host))
+    assert event == RequestHeaders({"a": "1"}, pools=None if pools is None else frozenset(pools))
 
 
 def test_another_body_mode_is_refused() -> None:

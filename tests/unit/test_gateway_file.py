@@ -77,3 +77,31 @@ policies:
         gateway_file.load(path, {})
     path.write_text(path.read_text().replace("USD", "EUR"))
     gateway_file.load(path, {})
+
+
+IDENTITIES = """
+keys: {hash_secret: a-secret-of-enough-letters}
+models: {m: {pool: p, operations: [chat], context_window: 100}}
+pools: {p: {dialect: openai, model: x, clusters: {c: {endpoints: ["127.0.0.1:8000"]}}}}
+identities:
+"""
+ISSUER = "{issuer: 'https://i', audiences: [a], jwks_file: jwks.json, team: t}"
+
+
+@pytest.mark.parametrize(
+    ("section", "key"),
+    [
+        ("{require: both}", "identities.require"),
+        ("{workloads: {w: {spiffe_id: 'spiffe://a/b', team: t, models: [other]}}}", "identities.workloads.w.models[0]"),
+        ("{workloads: {w: {spiffe_id: 'spiffe://a', team: t}}}", "identities.workloads.w.spiffe_id"),
+        ("{workloads: {w: {spiffe_id: 'spiffe://a/*b', team: t}}}", "identities.workloads.w.spiffe_id"),
+        (f"{{issuers: {{i: {ISSUER}}}}}", "identities.issuers.i.jwks_file"),
+        (f"{{issuers: {{i: {ISSUER}, j: {ISSUER}}}}}", "identities.issuers.j.issuer"),
+    ],
+)
+def test_identities_that_nobody_can_have(tmp_path: Path, section: str, key: str) -> None:
+    (tmp_path / "jwks.json").write_text('{"keys": []}')
+    (tmp_path / "gateway.yaml").write_text(f"{IDENTITIES}  {section}\n")
+    with pytest.raises(ConfigError) as raised:
+        gateway_file.load(tmp_path / "gateway.yaml")
+    assert [problem.key for problem in raised.value.problems] == [key]

@@ -83,6 +83,7 @@ RULES = [
     Rule(("extproc.policies",), (*NOT_IN_POLICIES, *WITHIN_THE_ENCODER, *KEEPS_AUDIT)),
     Rule(("extproc.inference.batcher",), ("onnxruntime", "tritonclient", "extproc.inference.session")),
     Rule(("extproc.audit",), (*IO, *GRPC, "extproc.policies", "extproc.edge", "extproc.stores")),
+    Rule(("extproc.experiments",), (*IO, *GRPC, "extproc.policies", "extproc.edge", "extproc.stores")),
     Rule(("extproc.inference",), ("extproc.policies", "extproc.edge", "redis")),
     Rule(("extproc.stores",), ("extproc.policies", "extproc.edge", "grpc", "onnxruntime")),
     Rule(("extproc.routing",), (*GRPC, "extproc.edge")),

@@ -89,6 +89,19 @@ class TestForward:
         assert (head.metadata["principal"], head.metadata["model"]) == ("inside", "talker")
         assert isinstance(head.metadata["prompt_tokens"], int)
 
+    @pytest.mark.parametrize("pools", [{"openai"}, {"nothing-else", "openai"}, None])
+    async def test_it_goes_where_envoy_can_route_it(self, inside: Inside, pools: set[str] | None) -> None:
+        head, *body = request(chat())
+        assert isinstance(head, RequestHeaders)
+        head = RequestHeaders(head.headers, pools=None if pools is None else frozenset(pools))
+        assert dict(forwarded(await inside.exchange([head, *body])).set_headers)["x-extproc-pool"] == "openai"
+
+    async def test_it_is_stamped_for_no_pool_that_envoy_cannot_route_it_to(self, inside: Inside) -> None:
+        head, *body = request(chat())
+        assert isinstance(head, RequestHeaders)
+        status, error = refusal(await inside.exchange([RequestHeaders(head.headers, pools=frozenset({"new"})), *body]))
+        assert (status, error["code"]) == (503, "overloaded")
+
     async def test_the_same_request_in_another_dialect(self, inside: Inside) -> None:
         head = forwarded(await inside.exchange(request(chat("writer", stream=True))))
         assert dict(head.set_headers)[":path"] == "/v2/models/up/generate_stream"

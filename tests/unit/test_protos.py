@@ -35,6 +35,9 @@ def with_only(message: Descriptor, field: FieldDescriptor) -> Message:
     if field.message_type is not None and field.message_type.full_name == "google.protobuf.Struct":
         value: Any = GetMessageClass(field.message_type)()
         value.update({"number": 1.5, "text": "t", "inner": {"flag": True}})
+    elif field.message_type is not None and field.message_type.GetOptions().map_entry:
+        getattr(instance, field.name)["key"].CopyFrom(with_only(field.message_type, field.message_type.fields[1]).value)
+        return instance
     elif field.message_type is not None:
         nested = field.message_type.fields
         value = with_only(field.message_type, nested[0]) if nested else GetMessageClass(field.message_type)()

@@ -28,7 +28,7 @@ export function figures(live) {
     figure("First token, p95", duration(live.first_token.p95_s), "", quantiles(live.first_token), past.at,
       past.first_token_p95_s),
     figure("Duration, p95", duration(live.duration.p95_s), "", quantiles(live.duration), past.at, past.duration_p95_s),
-    figure("Answered by a cache", percent(last(past.cache_hits)), "", `${compact(live.saved_tokens)} tokens saved so far`,
+    figure("Answered by a cache", percent(last(past.cache_hits)), "", `${compact(live.saved_tokens)} tokens saved`,
       past.at, past.cache_hits),
   ];
 }

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable
 
 import pytest
+import yaml
 
 from tests.helpers.redis import RedisServer
 
@@ -114,6 +115,37 @@ def test_two_onnxruntimes_are_refused(
 def test_schema_and_envoy_print_documents(extproc: Extproc, config: pathlib.Path) -> None:
     assert "properties" in json.loads(extproc("schema").stdout)
     assert "static_resources" in extproc("envoy", config).stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("istio-gateway", "--host", "ai.example.com"), "needs --port"),
+        (("istio-gateway", "--port", "80"), "needs --host"),
+        (("istio-sidecar", "--port", "8000", "--host", "ai.example.com"), "has none"),
+        (("istio-sidecar", "--port", "8000", "--xds-dir", "x"), "without --xds-dir"),
+    ],
+)
+def test_an_envoy_filter_for_nobody_is_refused(
+    extproc: Extproc, config: pathlib.Path, arguments: tuple[str, ...], said: str
+) -> None:
+    done = extproc("envoy", "--format", *arguments, str(config))
+    assert done.returncode == 1
+    assert said in done.stderr
+
+
+def test_an_envoy_filter_is_for_whom_it_says(extproc: Extproc, config: pathlib.Path) -> None:
+    selected = ("--selector", "app=triton", "--namespace", "models", "--name", "n")
+    done = extproc("envoy", "--format", "istio-sidecar", "--port", "8000", *selected, str(config))
+    made = yaml.safe_load(done.stdout)
+    assert (made["kind"], made["metadata"]) == ("EnvoyFilter", {"name": "n", "namespace": "models"})
+    assert made["spec"]["workloadSelector"] == {"labels": {"app": "triton"}}
+
+
+def test_health_of_a_service_that_is_not_there(extproc: Extproc) -> None:
+    done = extproc("health", "--admin", "127.0.0.1:1")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "no answer" in done.stderr
 
 
 def test_envoy_says_where_it_cannot_write(extproc: Extproc, config: pathlib.Path) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
-from tests.helpers.gateways import Gateway, configuration
+from tests.helpers.gateways import Gateway, started
 from tests.helpers.upstreams import EchoServer
 
 
@@ -32,14 +32,6 @@ def own_gateway(upstreams: tuple[EchoServer, EchoServer], tmp_path: pathlib.Path
 @pytest.fixture
 def open_gateway(upstreams: tuple[EchoServer, EchoServer], tmp_path: pathlib.Path) -> Iterator[Gateway]:
     yield from started(tmp_path, upstreams, on_failure="open")
-
-
-def started(
-    directory: pathlib.Path, upstreams: tuple[EchoServer, EchoServer], on_failure: str = "closed"
-) -> Iterator[Gateway]:
-    running = Gateway(directory, configuration(upstreams[0].port, upstreams[1].port, on_failure=on_failure))
-    yield running
-    running.close()
 
 
 @pytest.fixture

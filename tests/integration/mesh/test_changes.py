@@ -7,18 +7,27 @@ import sys
 import threading
 import time
 from collections import Counter
+from collections.abc import Iterator
 
 import httpx
 import pytest
 
-from tests.helpers.gateways import Gateway, configuration
+from extproc.mesh.xds import STAY_S
+from tests.helpers.gateways import Gateway, configuration, started
 from tests.helpers.processes import wait_until
 from tests.helpers.upstreams import EchoServer
 
 pytestmark = pytest.mark.xdist_group("mesh")
 
 CHANGES = 20
+PATIENCE_S = 30
+"""Clients and upstreams share this process with what generates configurations: a second of silence means nothing."""
 Upstreams = tuple[EchoServer, EchoServer]
+
+
+@pytest.fixture
+def own_gateway(upstreams: Upstreams, tmp_path: pathlib.Path) -> Iterator[Gateway]:
+    yield from started(tmp_path, upstreams, patience_s=PATIENCE_S)
 
 
 class Load:
@@ -39,7 +48,7 @@ class Load:
             thread.join()
 
     def _run(self) -> None:
-        with httpx.Client(timeout=10) as client:
+        with httpx.Client(timeout=2 * PATIENCE_S) as client:
             while not self._stopping.is_set():
                 try:
                     self.statuses[client.post(self._url, json={"a": 1}).status_code] += 1
@@ -53,7 +62,17 @@ def servers(gateway: Gateway, requests: int, **headers: str) -> Counter[str]:
 
 
 def text(upstreams: Upstreams, weights: tuple[int, int], more: str = "") -> str:
-    return configuration(upstreams[0].port, upstreams[1].port, weights=weights, more=more)
+    return configuration(upstreams[0].port, upstreams[1].port, weights=weights, more=more, patience_s=PATIENCE_S)
+
+
+def new_pool(port: int) -> str:
+    return f"""
+        new:
+          dialect: openai
+          model: x
+          clusters: {{b: {{endpoints: ["127.0.0.1:{port}"]}}}}
+          health: {{timeout_s: 5}}
+    """
 
 
 def test_weights_change_under_load_without_an_error(own_gateway: Gateway, upstreams: Upstreams) -> None:
@@ -85,28 +104,68 @@ def test_weights_change_through_the_admin_interface_too(own_gateway: Gateway) ->
 
 
 def test_a_pool_comes_and_goes_under_load(own_gateway: Gateway, upstreams: Upstreams) -> None:
-    new = f"""
-        new:
-          dialect: openai
-          model: x
-          clusters: {{b: {{endpoints: ["127.0.0.1:{upstreams[1].port}"]}}}}
-    """
     load = Load(own_gateway)
-    own_gateway.change(text(upstreams, (1, 1), new))
+    own_gateway.change(text(upstreams, (1, 1), new_pool(upstreams[1].port)))
     url = f"http://127.0.0.1:{own_gateway.port}/v1/x"
     assert wait_until(lambda: httpx.post(url, headers={"x-test-pool": "new"}, json={}).status_code == 200)
     updates = "http.gateway.rds.extproc.config_reload"
     before = own_gateway.stat(updates)
     own_gateway.change(text(upstreams, (1, 1)))
     assert wait_until(lambda: own_gateway.stat(updates) > before)
-    # It stays until the next change, for requests that were on their way, and for a service that was slower to learn.
+    # It stays, for requests that were on their way, and for a service that is slower to learn.
     assert httpx.post(url, headers={"x-test-pool": "new"}, json={}).status_code == 200
     own_gateway.change(text(upstreams, (1, 2)))
+    assert wait_until(lambda: own_gateway.stat(updates) > before + 1)
+    assert httpx.post(url, headers={"x-test-pool": "new"}, json={}).status_code == 200
+    own_gateway.change(text(upstreams, (1, 1)), later_s=2 * STAY_S)
     assert wait_until(lambda: httpx.post(url, headers={"x-test-pool": "new"}, json={}).status_code == 404)
     assert wait_until(lambda: "new/b::" not in own_gateway.admin("/clusters"))
     load.stop()
     assert load.failures == []
     assert set(load.statuses) == {200}
+
+
+def test_a_request_is_routed_by_the_table_that_was_there_when_it_came(
+    own_gateway: Gateway, upstreams: Upstreams
+) -> None:
+    """And it is told to the service which that was, so a pool that Envoy learns of meanwhile is of no use to it."""
+    finish = threading.Event()
+
+    def slowly() -> Iterator[bytes]:
+        yield b"{"
+        assert finish.wait(PATIENCE_S)
+        yield b"}"
+
+    url = f"http://127.0.0.1:{own_gateway.port}/v1/x"
+    statuses: list[int] = []
+
+    def ask() -> None:
+        statuses.append(httpx.post(url, headers={"x-test-pool": "new"}, content=slowly(), timeout=60).status_code)
+
+    asking = threading.Thread(target=ask)
+    asking.start()
+    assert wait_until(lambda: own_gateway.stat("http.gateway.downstream_rq_active") == 1)
+    own_gateway.change(text(upstreams, (1, 1), new_pool(upstreams[1].port)))
+    assert wait_until(lambda: httpx.post(url, headers={"x-test-pool": "new"}, json={}).status_code == 200)
+    finish.set()
+    asking.join()
+    assert statuses == [404]
+
+
+def test_no_route_leads_to_servers_that_envoy_has_not_met_yet(own_gateway: Gateway, upstreams: Upstreams) -> None:
+    """It keeps a new cluster back until its servers' health was checked once, and this server is slow to say."""
+    slow = EchoServer("slow")
+    slow.health_delay_s = 1.0
+    writing = threading.Thread(target=own_gateway.change, args=(text(upstreams, (1, 1), new_pool(slow.port)),))
+    url = f"http://127.0.0.1:{own_gateway.port}/v1/x"
+    statuses = []
+    writing.start()
+    while 200 not in statuses:
+        statuses.append(httpx.post(url, headers={"x-test-pool": "new"}, json={}).status_code)
+        time.sleep(0.02)
+    writing.join()
+    slow.close()
+    assert set(statuses) == {404, 200}  # no route yet, and then one that leads somewhere
 
 
 def test_the_command_writes_what_a_running_envoy_follows(

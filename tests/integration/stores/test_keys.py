@@ -9,7 +9,8 @@ import pytest
 import redis.asyncio
 
 from extproc.clock import Clock
-from extproc.config.model import StaticKey, Tier
+from extproc.config.model import StaticKey
+from extproc.config.tier import Tier
 from extproc.principal import Principal
 from extproc.stores.errors import StoreTimeout, StoreUnavailable
 from extproc.stores.key_cache import FRESH_S, CachedKeys

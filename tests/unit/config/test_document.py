@@ -1,5 +1,7 @@
 """The YAML dialect: types, positions, variables, and what is refused."""
 
+import pathlib
+
 import pytest
 
 from extproc.config import document
@@ -87,8 +89,8 @@ def test_missing_and_malformed_variables_are_told_with_their_line() -> None:
     text = "a: ${UNSET}\nb:\n  - ${1}\n  - ${OPEN\n"
     assert problems(text) == [
         "f.yaml:1: a: the environment variable UNSET is not set and has no default here",
-        "f.yaml:3: b[0]: write ${NAME} or ${NAME:-default}, or $${ for a literal ${",
-        "f.yaml:4: b[1]: write ${NAME} or ${NAME:-default}, or $${ for a literal ${",
+        "f.yaml:3: b[0]: write ${NAME}, ${NAME:-default} or ${file:/path}, or $${ for a literal ${",
+        "f.yaml:4: b[1]: write ${NAME}, ${NAME:-default} or ${file:/path}, or $${ for a literal ${",
     ]
 
 
@@ -128,3 +130,24 @@ def test_anchors_do_not_multiply_without_bound() -> None:
     found = problems(laughs)
     assert len(found) == 1
     assert "more than 100000 values, counting those of aliases" in found[0]
+
+
+def test_a_file_gives_its_content(tmp_path: pathlib.Path) -> None:
+    secret = tmp_path / "secret"
+    secret.write_text("s3cret: [x]\n")
+    assert read(f"a: ${{file:{secret}}}") == {"a": "s3cret: [x]"}
+    assert read(f"a: redis://:${{file:{secret}}}@host") == {"a": "redis://:s3cret: [x]@host"}
+    secret.write_text("0123456789")
+    assert read(f"a: ${{file:{secret}}}") == {"a": "0123456789"}
+    assert read(f"a: $${{file:{secret}}}") == {"a": f"${{file:{secret}}}"}
+
+
+def test_a_file_that_can_not_be_used_is_a_problem_without_its_content(tmp_path: pathlib.Path) -> None:
+    (tmp_path / "binary").write_bytes(b"\xff")
+    (tmp_path / "large").write_bytes(b"x" * 70_000)
+    for name, said in (("none", "No such file"), ("binary", "not UTF-8"), ("large", "too large")):
+        with pytest.raises(ConfigError, match=said) as raised:
+            read(f"a: ${{file:{tmp_path}/{name}}}")
+        assert "xxx" not in str(raised.value)
+    with pytest.raises(ConfigError, match="write"):
+        read("a: ${file:relative}")

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from extproc.config.references import CARRIES
+from extproc.config.pools import CARRIES
 from extproc.dialects import kserve_api, openai_api
 from extproc.dialects.interface import ClientApi, RequestHead, Route
 from extproc.dialects.registry import error_body, model_body, models_body, pool_dialect, resolve

@@ -168,6 +168,19 @@ async def test_draining_is_told_and_waits_for_streams(running: Running) -> None:
     await draining
 
 
+async def test_draining_gives_notice_and_takes_calls_until_then(running: Running) -> None:
+    watch = running.health.Watch(health_pb2.HealthCheckRequest())
+    assert (await watch.read()).status == SERVING
+    draining = asyncio.ensure_future(running.server.drain(20, notice_s=60))
+    assert (await watch.read()).status == NOT_SERVING
+    call = running.process()
+    await call.write(body(b"a"))
+    assert isinstance(await call.read(), ProcessingResponse)
+    await call.done_writing()
+    assert await call.code() is grpc.StatusCode.OK
+    draining.cancel()
+
+
 async def test_draining_does_not_wait_for_ever(running: Running) -> None:
     call = running.process()
     await call.write(body(b"a"))

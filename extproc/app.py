@@ -14,9 +14,9 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from prometheus_client import CollectorRegistry
 
@@ -51,7 +51,11 @@ from extproc.stores.spool import spool_of_process
 from extproc.telemetry import logs
 from extproc.telemetry.metrics import RUN_DIR, Metrics, pin_process
 from extproc.telemetry.open_exchanges import OpenExchanges, path_of
+from extproc.telemetry.spans import NoTracer, Tracer
 from extproc.telemetry.usage import UsageLog
+
+if TYPE_CHECKING:
+    from extproc.edge.otlp import SpanExporter
 
 _log = logging.getLogger(__name__)
 
@@ -274,6 +278,23 @@ async def _retired(encoder: RunningEncoder, after_s: float) -> None:
         await encoder.close()
 
 
+class Traces:
+    """Where spans go, while the configuration says so; nothing of it is imported otherwise."""
+
+    def __init__(self, config: GatewayConfig, metrics: Metrics) -> None:
+        self.settings = config.telemetry.tracing
+        self.tracer: Tracer = NoTracer()
+        self._exporter: SpanExporter | None = None
+        if self.settings is not None:
+            from extproc.edge.otlp import SpanExporter
+
+            self.tracer = self._exporter = SpanExporter(self.settings.otlp_grpc, metrics.spans)
+
+    async def close(self) -> None:
+        if self._exporter is not None:
+            await self._exporter.close()
+
+
 class Worker:
     """One worker: the runtime of the configuration in force, and the server that gives it to each new exchange."""
 
@@ -292,6 +313,7 @@ class Worker:
         self._limits: Limits
         self._lines: Lines
         self._answers: Answers
+        self._traces: Traces
         self._experiments: Experiments
         self._encoders = Encoders(self._clock, self._metrics)
         self._verifiers = Verifiers()
@@ -313,6 +335,7 @@ class Worker:
         self._limits = Limits(config, self._clock, self._metrics)
         self._lines = Lines(config, self._clock, self._metrics)
         self._answers = Answers(config, self._clock, self._metrics)
+        self._traces = Traces(config, self._metrics)
         self._experiments = Experiments(config, self._metrics)
         await self._experiments.begin()
         self._runtime = self._build(config, await self._encoders.take_up(config), await self._verifiers.take_up(config))
@@ -334,14 +357,15 @@ class Worker:
         await self._limits.close()
         await self._lines.close()
         await self._answers.close()
+        await self._traces.close()
         await self._experiments.close()
         await self._encoders.close()
         await self._verifiers.close()
         await self._calls.close()
         await asyncio.to_thread(self._audit.close, pipeline.CLOSE_DEADLINE_S)
 
-    def _open(self, write: Write) -> Journey:
-        return Journey(self._runtime, write)
+    def _open(self, write: Write, traceparent: Callable[[], str]) -> Journey:
+        return Journey(self._runtime, write, traceparent)
 
     def _build(self, config: GatewayConfig, encoder: Encoder | None, verifier: PairVerifier | None) -> Runtime:
         self._catalog = catalog.build(config, self._catalog)
@@ -362,6 +386,7 @@ class Worker:
             encoder=encoder,
             verifier=verifier,
             audit=self._audit,
+            tracer=self._traces.tracer,
             clock=self._clock,
         )
         built = pipeline.build(config.policies, services)
@@ -402,6 +427,9 @@ class Worker:
         if not self._answers.fit(config):
             self._tasks.spawn(self._retire_answers(self._answers, config.gateway.request_timeout_s))
             self._answers = Answers(config, self._clock, self._metrics)
+        if config.telemetry.tracing != self._traces.settings:
+            self._tasks.spawn(self._retire_traces(self._traces, config.gateway.request_timeout_s))
+            self._traces = Traces(config, self._metrics)
         self._runtime = self._build(config, encoder, verifier)
         self._tasks.spawn(self._retire(old_keys, config.redis.timeout_s))
         self._metrics.reloaded("taken")
@@ -414,6 +442,10 @@ class Worker:
     async def _retire_answers(self, answers: Answers, after_s: float) -> None:
         await asyncio.sleep(after_s)  # what is fetched for longer is kept all the same, and led by another meanwhile
         await answers.close()
+
+    async def _retire_traces(self, traces: Traces, after_s: float) -> None:
+        await asyncio.sleep(after_s)  # of exchanges that last longer nothing is told
+        await traces.close()
 
     async def _retire_limits(self, limits: Limits) -> None:
         while not limits.limiter.idle:  # noqa: ASYNC110 (exchanges are settled where they were reserved)

@@ -87,9 +87,11 @@ class Runtime:
 
 
 class Journey:
-    """Drives one exchange. `write` sends one reply to Envoy."""
+    """Drives one exchange. `write` sends one reply to Envoy; `traceparent` is what Envoy says of its call."""
 
-    def __init__(self, runtime: Runtime, write: Callable[[Reply], Awaitable[None]]) -> None:
+    def __init__(
+        self, runtime: Runtime, write: Callable[[Reply], Awaitable[None]], traceparent: Callable[[], str] = str
+    ) -> None:
         self._runtime = runtime
         self._pipeline = runtime.pipeline
         self._catalog = runtime.pipeline.services.catalog
@@ -106,6 +108,7 @@ class Journey:
         self._held = b""
         self._ending = Termination.CANCELLED
         self._closed = False
+        self._trace = runtime.pipeline.services.tracer.begin(traceparent)
         runtime.pipeline.services.metrics.in_flight.inc()
 
     async def receive(self, event: Event) -> bool:
@@ -163,6 +166,7 @@ class Journey:
         headers = event.headers
         head = RequestHead(headers.get(":method", ""), headers.get(":path", ""), headers, event.claims)
         ctx = self._ctx = RequestContext(head, began_s, self._clock.wall())
+        ctx.trace = self._trace
         ctx.reachable = event.pools
         ctx.route = route = resolve(head)
         if route.rejection is not None:
@@ -253,6 +257,7 @@ class Journey:
         if self._ctx is None:  # a request that Envoy refused before any filter saw it
             unseen = RequestHead("", "", {"x-request-id": str(uuid.uuid4())})
             self._ctx = RequestContext(unseen, self._clock.monotonic(), self._clock.wall())
+            self._ctx.trace = self._trace
             self._ctx.route = Route()
         ctx = self._ctx
         ctx.progress.status = status = int(event.headers.get(":status", "0"))

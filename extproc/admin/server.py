@@ -3,8 +3,8 @@
 Owns the listening, the paths for monitoring and their formats. Must not know: how readiness is decided or what is
 measured; it is given both.
 
-`/metrics` is Prometheus's text format. With several worker processes they keep their values in the files of
-PROMETHEUS_MULTIPROC_DIR, which are added up here on every scrape.
+`/metrics` is Prometheus's text format, or OpenMetrics for who asks for it: that has exemplars. With several worker
+processes they keep their values in the files of PROMETHEUS_MULTIPROC_DIR, which are added up here on every scrape.
 """
 
 import asyncio
@@ -17,6 +17,7 @@ import prometheus_client
 from aiohttp import web
 from prometheus_client import multiprocess
 from prometheus_client.core import Metric
+from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
 from extproc.admin.api import BASE
@@ -28,13 +29,13 @@ from extproc.admin.live_shapes import Live
 from extproc.admin.page import add_page
 from extproc.config.address import TcpAddress
 from extproc.config.admin import is_loopback
+from extproc.telemetry.exemplars import WithExemplars, latest
 
 MOST_CONNECTIONS = 256
 """Further ones are closed at once: descriptors are the supervisor's, too."""
 
 _CLOSE_TIMEOUT_S = 2.0
 _KEEPALIVE_S = 15.0
-_METRICS_TYPE = prometheus_client.CONTENT_TYPE_LATEST
 
 
 class AdminServer:
@@ -174,14 +175,16 @@ class _Scrape:
 
     async def answer(self, request: web.Request) -> web.Response:
         # Reads a file per worker and metric type, so it stays off the event loop.
-        body = await asyncio.to_thread(self._render)
-        return web.Response(body=body, headers={"content-type": _METRICS_TYPE})
+        write, content_type = choose_encoder(request.headers.get("accept", ""))
+        body = await asyncio.to_thread(self._render, write)
+        return web.Response(body=body, headers={"content-type": content_type})
 
-    def _render(self) -> bytes:
+    def _render(self, write: Callable[[Collector], bytes]) -> bytes:
         if self._registry is not None:
-            return prometheus_client.generate_latest(self._registry)
+            return write(self._registry)
+        directory = os.environ["PROMETHEUS_MULTIPROC_DIR"]
         registry = prometheus_client.CollectorRegistry()
-        multiprocess.MultiProcessCollector(registry, os.environ["PROMETHEUS_MULTIPROC_DIR"])  # type: ignore[no-untyped-call]
-        for collector in self._beside:
+        numbers = multiprocess.MultiProcessCollector(None, directory)  # type: ignore[no-untyped-call]
+        for collector in (WithExemplars(numbers, latest(directory)), *self._beside):
             registry.register(collector)
-        return prometheus_client.generate_latest(registry)
+        return write(registry)

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 
 from extproc import __version__
-from extproc.cli import ab, audit, cache, config, health, keys, models, route, serve, up, usage
+from extproc.cli import ab, audit, cache, config, demo, health, keys, models, route, serve, up, usage
 from extproc.cli.arguments import CommandFailed
 from extproc.errors import ConfigError, DependencyError
 
@@ -40,6 +40,6 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="extproc", description="An AI gateway: an Envoy external processor.")
     parser.add_argument("--version", action="version", version=f"extproc {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for group in (up, serve, health, config, keys, models, usage, audit, cache, route, ab):
+    for group in (up, demo, serve, health, config, keys, models, usage, audit, cache, route, ab):
         group.add_commands(commands)
     return parser

@@ -49,9 +49,20 @@ class Link(Protocol):
 class Call:
     """Read and written by one coroutine; fed by its connection, which knows when it is over."""
 
-    __slots__ = ("_begun", "_credit", "_link", "_queue", "_received", "_waiter", "number", "peer_ended", "window")
+    __slots__ = (
+        "_begun",
+        "_credit",
+        "_link",
+        "_queue",
+        "_received",
+        "_waiter",
+        "number",
+        "peer_ended",
+        "traceparent",
+        "window",
+    )
 
-    def __init__(self, link: Link, number: int, window: int) -> None:
+    def __init__(self, link: Link, number: int, window: int, traceparent: str = "") -> None:
         self._link = link
         self._queue: deque[bytes] = deque()
         self._waiter: asyncio.Future[None] | None = None
@@ -59,6 +70,7 @@ class Call:
         self._credit = WINDOW_BYTES
         self._begun = False
         self.number = number
+        self.traceparent = traceparent
         self.window = window
         self.peer_ended = False
 

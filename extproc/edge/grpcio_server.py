@@ -69,6 +69,11 @@ class _Stream:
         self._context = context
         self.write = context.write
 
+    @property
+    def traceparent(self) -> str:
+        metadata = self._context.invocation_metadata() or ()
+        return next((str(value) for name, value in metadata if name == "traceparent"), "")
+
     async def read(self) -> bytes | None:
         message = cast("Any", await self._context.read())
         return None if message is grpc.aio.EOF else message

@@ -16,12 +16,14 @@ from __future__ import annotations
 import asyncio
 import functools
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import cast
 
 from hpack import Decoder, HPACKError
+from msgspec import Struct
 
 from extproc.edge.calls import WINDOW_BYTES, Call
+from extproc.edge.fields import split
 from extproc.edge.frames import (
     ACK,
     CONTINUATION,
@@ -58,7 +60,15 @@ MAX_BLOCK_BYTES = 1 << 16
 _INITIAL_WINDOW_BYTES = 65_535
 _KNOWN_BLOCKS = 256
 _DRAINING = b"draining"
+_TRACEPARENT = b"traceparent"
 _log = logging.getLogger(__name__)
+
+
+class _Asked(Struct, frozen=True):
+    """What a header block says that matters here."""
+
+    path: str
+    traceparent: str
 
 
 class Connection(asyncio.Protocol):
@@ -82,7 +92,8 @@ class Connection(asyncio.Protocol):
         self._call_window = _INITIAL_WINDOW_BYTES
         self._decoder = Decoder(MAX_BLOCK_BYTES)
         self._stateless = False
-        self._paths: dict[bytes, str] = {}
+        self._asked: dict[bytes, _Asked] = {}
+        self._known: dict[bytes, tuple[tuple[bytes | str, bytes | str], ...]] = {}
         self._block: tuple[int, int, bytes] | None = None
         self._on_frame = {
             DATA: self._on_data,
@@ -240,34 +251,45 @@ class Connection(asyncio.Protocol):
             self._block = (stream, headers_flags, block)
             return
         self._block = None
-        path = self._path(block)
+        asked = self._read(block)
         call = self._calls.get(stream)
         if call is not None:  # trailers
             call.feed(b"", 0, last=True)
         elif stream > self._last_call:
-            self._begin(stream, path, ended=bool(headers_flags & END_STREAM))
+            self._begin(stream, asked, ended=bool(headers_flags & END_STREAM))
 
-    def _path(self, block: bytes) -> str:
+    def _read(self, block: bytes) -> _Asked:
         """What the block asks for. Every block has to be decoded in turn, but for those that can have no effect."""
-        path = self._paths.get(block)
-        if path is not None:
-            return path
+        asked = self._asked.get(block)
+        if asked is not None:
+            return asked
         try:
-            path = _path_in(self._decoder.decode(block, raw=True))
+            asked = _asked_in(self._fields(block) if self._stateless else self._decoder.decode(block, raw=True))
         except HPACKError as error:
             raise ConnectionBroken(ErrorCode.COMPRESSION_ERROR) from error
-        if self._stateless and len(self._paths) < _KNOWN_BLOCKS:
-            self._paths[block] = path
-        return path
+        if self._stateless and not asked.traceparent and len(self._asked) < _KNOWN_BLOCKS:
+            self._asked[block] = asked
+        return asked
 
-    def _begin(self, stream: int, path: str, *, ended: bool) -> None:
+    def _fields(self, block: bytes) -> Iterator[tuple[bytes | str, bytes | str]]:
+        """Of a peer without a table: only what is new has to be decoded."""
+        for field in split(block):
+            known = self._known.get(field)
+            if known is None:
+                known = tuple(self._decoder.decode(field, raw=True))
+                again = len(self._known) < _KNOWN_BLOCKS and all(name != _TRACEPARENT for name, _ in known)
+                if known and again:  # without a header it sets the table's size, which is to be heard each time
+                    self._known[field] = known
+            yield from known
+
+    def _begin(self, stream: int, asked: _Asked, *, ended: bool) -> None:
         self._last_call = stream
         if len(self._calls) >= MAX_STREAMS or self._leaving:
             self.send(reset(stream, ErrorCode.REFUSED_STREAM))
             return
-        call = self._calls[stream] = Call(self, stream, self._call_window)
+        call = self._calls[stream] = Call(self, stream, self._call_window, asked.traceparent)
         call.peer_ended = ended
-        task = self._tasks[stream] = self._loop.create_task(self._run(call, path))
+        task = self._tasks[stream] = self._loop.create_task(self._run(call, asked.path))
         task.add_done_callback(functools.partial(self._ran, stream))
 
     async def _run(self, call: Call, path: str) -> None:
@@ -342,6 +364,10 @@ class Connection(asyncio.Protocol):
         raise ConnectionBroken(ErrorCode.PROTOCOL_ERROR)
 
 
-def _path_in(headers: Iterable[tuple[bytes | str, bytes | str]]) -> str:
-    path = next((value for name, value in headers if name == b":path"), b"")
-    return path.decode("latin-1") if isinstance(path, bytes) else path
+def _asked_in(headers: Iterable[tuple[bytes | str, bytes | str]]) -> _Asked:
+    wanted = {name: value for name, value in headers if name in (b":path", _TRACEPARENT)}
+    return _Asked(_text(wanted.get(b":path", b"")), _text(wanted.get(_TRACEPARENT, b"")))
+
+
+def _text(value: bytes | str) -> str:
+    return value.decode("latin-1") if isinstance(value, bytes) else value

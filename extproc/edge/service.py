@@ -41,10 +41,14 @@ class Session(Protocol):
 Write = Callable[[Reply], Awaitable[None]]
 
 
+OpenSession = Callable[[Write, Callable[[], str]], Session]
+"""Given how to write, and how to learn the call's `traceparent`."""
+
+
 class Service:
     """`open_session` starts one exchange; `on_protocol_error` counts broken contracts."""
 
-    def __init__(self, open_session: Callable[[Write], Session], on_protocol_error: Callable[[], None]) -> None:
+    def __init__(self, open_session: OpenSession, on_protocol_error: Callable[[], None]) -> None:
         self._open_session = open_session
         self._on_protocol_error = on_protocol_error
         self.health = Health(frozenset({"", SERVICE}))
@@ -55,7 +59,7 @@ class Service:
         async def write(reply: Reply) -> None:
             await stream.write(codec.encode(reply).SerializeToString())
 
-        session = self._open_session(write)
+        session = self._open_session(write, lambda: stream.traceparent)
         try:
             while (message := await stream.read()) is not None:
                 if await session.receive(codec.decode(ProcessingRequest.FromString(message))):

@@ -39,6 +39,10 @@ class Stream(Protocol):
     async def read(self) -> bytes | None:
         """The next message, or None when the peer has said all. Raises CallFailed for what is no message."""
 
+    @property
+    def traceparent(self) -> str:
+        """The trace context of the call itself (W3C); empty where there is none."""
+
     async def write(self, message: bytes) -> None:
         """Returns when the peer's flow control lets it go."""
 

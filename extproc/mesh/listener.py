@@ -35,6 +35,7 @@ from extproc.mesh.processor import processor_filter
 from extproc.mesh.routes import routes
 from extproc.mesh.sanitise import client_headers, upstream_headers
 from extproc.mesh.tls import towards_clients
+from extproc.mesh.token_stats import token_stats
 from extproc.mesh.tokens import token_filter
 from extproc.mesh.tracing import tracing
 
@@ -75,7 +76,7 @@ def connection_manager(config: GatewayConfig) -> HttpConnectionManager:
         stat_prefix="gateway",
         http_filters=[*filters_before_router(config), router()],
         early_header_mutation_extensions=[client_headers()],
-        access_log=[access_log(gateway.access_log)] if gateway.access_log else [],
+        access_log=[*([access_log(gateway.access_log)] if gateway.access_log else []), token_stats()],
         local_reply_config=local_replies(),
         tracing=tracing(traces) if traces else None,
         # Only what this Envoy has verified itself: without a certificate the header is removed.

@@ -40,7 +40,10 @@ class Account:
         progress, duration_s = ctx.progress, self._clock.monotonic() - ctx.arrived_s
         self._metrics.exchange_ended(ctx, termination, duration_s)
         event = self._known(ctx) | facts_known_at_forward(ctx) | facts_known_at_end(ctx, termination)
-        event |= price_facts(ctx, termination)
+        price = price_facts(ctx, termination)
+        if price["price_nano"]:
+            self._metrics.cost(ctx.model_name, ctx.principal.tier, str(price["currency"]), int(price["price_nano"]))
+        event |= price
         event |= _experiment_facts(ctx)
         event["upstream_usage"] = progress.upstream_usage
         event["saved_tokens"] = 0 if ctx.caching is None else ctx.caching.saved_tokens

@@ -18,6 +18,7 @@ from extproc.policies.semantic_exchange import Asked
 from extproc.principal import ANONYMOUS, Principal
 from extproc.routing.catalog import Model, Pool
 from extproc.routing.destinations import Destination
+from extproc.telemetry.spans import Trace
 from extproc.tokenization import ModelTokenizer
 
 if TYPE_CHECKING:
@@ -79,6 +80,7 @@ class RequestContext:
     held: Hold | None = None  # limit: what it reserved
     place: Place | None = None  # admit: where it stood in the line before its pool; None: there is none
     redaction: Redaction | None = None  # redact: its placeholders and its counts
+    trace: Trace | None = None  # journey: what to tell of it, if Envoy samples it
     rated: Feedback | None = None  # journey: what a user says of an answer
     reason: str = ""  # journey: why it was refused or failed; limit, redact: that it was cut
 

@@ -31,6 +31,7 @@ from extproc.routing.catalog import Catalog
 from extproc.routing.experiments import Changes, NoChanges
 from extproc.routing.pressure import Calm, Pressure
 from extproc.telemetry.metrics import Metrics
+from extproc.telemetry.spans import NoTracer, Tracer
 
 
 class Continue(Struct, frozen=True):
@@ -184,4 +185,5 @@ class Services:
     clock: Clock = field(default_factory=Clock)
     pressure: Pressure = field(default_factory=Calm)
     admissions: Admissions = field(default_factory=OpenDoor)
+    tracer: Tracer = field(default_factory=NoTracer)
     experiments: Changes = field(default_factory=NoChanges)

@@ -30,6 +30,7 @@ CUT = "limit_reached"
 
 _LONGEST_BLOCK_MS = 5000  # if Redis forgets meanwhile, so do we
 _MOST_BLOCKED = 10_000
+_SHARES = (0.1, 0.25, 0.5, 0.75, 0.8, 0.85, 0.9, 0.95, 0.99, 1.0)
 _log = logging.getLogger(__name__)
 
 
@@ -55,6 +56,11 @@ class LimitRequests:
         self._soft = services.metrics.counter(
             "extproc_budget_soft_total", "Reservations that took a budget beyond its soft threshold.", ("limit",)
         )
+        # Not a gauge: budgets are many under one name, and replicas that last saw one at different times would differ.
+        self._spent = services.metrics.histogram(
+            "extproc_budget_used_ratio", "How much of a budget was used, as each reservation found it.", _SHARES,
+            ("limit",),
+        )  # fmt: skip
 
     async def on_head(self, ctx: RequestContext) -> Verdict:
         if ctx.route.api is None:
@@ -186,6 +192,8 @@ class LimitRequests:
         self._tell(ctx, told)
         for charge, state in zip(taken, admission.states, strict=True):
             limit = charge.limit
+            if limit.measure is Measure.MONEY:
+                self._spent.labels(limit.name).observe(1 - state.remaining / limit.amount)
             if state.wait_ms != 0:
                 self._exceeded.labels(limit.name, "shadow" if limit.shadow else "enforce").inc()
             elif admission.admitted and is_soft(limit, state):

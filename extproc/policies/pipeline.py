@@ -184,6 +184,8 @@ class Pipeline:
                 passed = self._failed(step, ctx, error)
             ended_s = clock()
             step_s[step.name] = step_s.get(step.name, 0.0) + ended_s - began_s
+            if ctx.trace is not None:
+                ctx.trace.passed(step.name, began_s, ended_s)
             began_s = ended_s
             if isinstance(passed, Reject):
                 self._count(step, passed)
@@ -206,6 +208,7 @@ class Pipeline:
 
     async def on_close(self, ctx: RequestContext, termination: Termination) -> None:
         """Every finalizer runs, whatever happened to the one before it."""
+        ended_s = self.services.clock.monotonic()
         remaining = list(reversed(self.close))
         while remaining:
             step = remaining[-1]
@@ -218,6 +221,8 @@ class Pipeline:
                 self.services.metrics.policy_failed(step.name)
                 _log.exception("finalizer %s failed", step.name, extra={"request_id": ctx.request_id})
         self.services.metrics.policies_took(ctx.progress.step_s)
+        if ctx.trace is not None:
+            self.services.tracer.ended(list(ctx.trace.spans(ctx, termination, ended_s)))
 
     async def _decide(self, steps: Sequence[Step], ctx: RequestContext, *known: Answer) -> Verdict:
         step_s, clock = ctx.progress.step_s, self.services.clock.monotonic
@@ -230,6 +235,8 @@ class Pipeline:
                 verdict = self._failed(step, ctx, error)
             ended_s = clock()
             step_s[step.name] = step_s.get(step.name, 0.0) + ended_s - began_s
+            if ctx.trace is not None:
+                ctx.trace.decided(step.name, began_s, ended_s, _said(verdict))
             began_s = ended_s
             if verdict is not CONTINUE:
                 self._count(step, verdict)
@@ -248,7 +255,12 @@ class Pipeline:
 
     def _count(self, step: Step, verdict: Verdict) -> None:
         reason = verdict.rejection.reason if isinstance(verdict, Reject) else ""
-        self.services.metrics.verdict(step.name, type(verdict).__name__.lower(), step.settings.mode, reason)
+        self.services.metrics.verdict(step.name, _said(verdict), step.settings.mode, reason)
+
+
+def _said(verdict: Verdict) -> str:
+    """For metrics and spans; empty where the policy let it go on."""
+    return "" if verdict is CONTINUE else type(verdict).__name__.lower()
 
 
 def _with_defaults(settings: Mapping[str, PolicySettings]) -> dict[str, PolicySettings]:

@@ -26,6 +26,13 @@ from extproc.routing.pressure import EndpointLoad, Ladder, Levels, mean_pressure
 from extproc.routing.triton_metrics import ModelLoad, ServerLoad
 
 _MOST_AT_ONCE = 32
+_ENDPOINT_FACTS = {
+    "queued": "Requests that wait in a server.",
+    "running": "Requests that a server works on.",
+    "kv_cache": "Share of a server's KV cache in use, 0 to 1.",
+    "gpu": "Utilisation of a server's GPUs, 0 to 1.",
+    "gpu_memory": "Share of a server's GPU memory in use, 0 to 1.",
+}
 _log = logging.getLogger(__name__)
 
 Factors = Mapping[str, tuple[float, ...]]
@@ -106,6 +113,18 @@ class LoadPoller(Collector):
             for tier, factors in self._watched.factors.items():
                 factor.add_metric([name, tier], factors[min(pool.level, len(factors) - 1)])
         yield from (pressure, level, factor)
+        yield from self._endpoint_gauges()
+
+    def _endpoint_gauges(self) -> Iterator[Metric]:
+        """What each server says of itself; what it does not say is absent."""
+        for fact, text in _ENDPOINT_FACTS.items():
+            gauge = GaugeMetricFamily(f"extproc_endpoint_{fact}", text, labels=["pool", "endpoint"])
+            for name, pool in self._pools.items():
+                for endpoint, load in pool.endpoints.items():
+                    value = getattr(load, fact)
+                    if value is not None:
+                        gauge.add_metric([name, endpoint], value)
+            yield gauge
 
     async def _ask(self, session: aiohttp.ClientSession, server: TcpAddress, timeout_s: float) -> None:
         try:

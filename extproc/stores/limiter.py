@@ -62,6 +62,7 @@ class SharedLimiter:
         self._spool: deque[_Settlement] = deque()
         self._dropped = 0
         self.lost = False
+        degraded(False)
 
     @property
     def idle(self) -> bool:

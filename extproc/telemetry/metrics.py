@@ -7,12 +7,14 @@ processes `PROMETHEUS_MULTIPROC_DIR` makes prometheus_client keep the values in 
 from __future__ import annotations
 
 import functools
+import math
 import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
+from extproc.telemetry.exemplars import Exemplars
 from extproc.telemetry.values import QuickHistogram, share_values
 
 if TYPE_CHECKING:
@@ -25,9 +27,11 @@ RUN_DIR = "PROMETHEUS_MULTIPROC_DIR"
 and beside them the tables of open exchanges."""
 
 _TOKENS = (1, 4, 16, 64, 256, 1024, 4096, 16384, 65536, 262144, 1048576)
-_DURATION_S = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92)
-_FIRST_TOKEN_S = (0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0)
-_PER_TOKEN_S = (0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0, 2.5)
+# The three below are the semantic conventions' own, and go on at both ends: for long answers, for requests that wait
+# in a queue, and for models that write hundreds of tokens a second.
+_DURATION_S = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92, 163.84, 327.68)
+_FIRST_TOKEN_S = (0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0, 30.0)
+_PER_TOKEN_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0, 2.5)
 _POLICY_S = (0.00001, 0.00003, 0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
 _ENCODER_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
 _PROVIDERS = ("cpu", "cuda", "triton")
@@ -35,8 +39,12 @@ _BATCH_TEXTS = (1, 2, 4, 8, 16, 32, 64, 128)
 _WAIT_S = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 _POSITION = (1, 2, 4, 8, 16, 32, 64, 128, 256, 1024)
 _OVERHEAD_S = (0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0)
+_RELOADS = ("taken", "refused")
+_NANO = 1e9
 _MODEL = ("gen_ai_operation_name", "gen_ai_request_model", "gen_ai_provider_name")
 _PROVIDER = "triton"
+_DURATION = "gen_ai_server_request_duration_seconds"
+_FIRST_TOKEN = "gen_ai_server_time_to_first_token_seconds"  # noqa: S105 (no password)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,11 +72,11 @@ class _ModelMetrics:
 
         self._tokens = histogram("gen_ai_client_token_usage", "Tokens per request.", ("gen_ai_token_type",), _TOKENS)
         self._duration = histogram(
-            "gen_ai_server_request_duration_seconds", "Request headers to the end of the answer.", ("error_type",),
+            _DURATION, "Request headers to the end of the answer.", ("error_type",),
             _DURATION_S,
         )  # fmt: skip
         self._first_token = histogram(
-            "gen_ai_server_time_to_first_token_seconds", "Request headers to the first answer bytes.", (),
+            _FIRST_TOKEN, "Request headers to the first answer bytes.", (),
             _FIRST_TOKEN_S,
         )  # fmt: skip
         self._per_token = histogram(
@@ -267,6 +275,7 @@ class Metrics:
             return Counter(name, text, labels, registry=registry)
 
         self._models = _ModelMetrics(registry)
+        self._exemplars = Exemplars(os.environ.get(RUN_DIR))
         exchanges = counter(
             "extproc_exchanges_total", "Exchanges ended.", ("operation", "model", "pool", "termination", "reason")
         )
@@ -288,6 +297,13 @@ class Metrics:
             "extproc_fallbacks_total", "Other pools tried for what a pool failed to answer.", ("pool", "to", "outcome")
         )
         self._reloads = counter("extproc_config_reloads_total", "Configuration reloads.", ("outcome",))
+        for outcome in _RELOADS:  # nothing refused is worth seeing, too
+            self._reloads.labels(outcome)
+        cost = counter("extproc_cost_total", "Money that requests cost.", ("model", "tier", "currency"))
+        self._cost = functools.cache(cost.labels)
+        self._without = counter(
+            "extproc_degraded_exchanges_total", "Exchanges for which a policy did without a dependency.", ("policy",)
+        )
         self._protocol_errors = counter("extproc_protocol_errors_total", "Streams on which Envoy broke its contract.")
         self._ledger_lost = counter(
             "extproc_ledger_lost_total", "Usage events that are in the log alone: the ledger's spool took no more."
@@ -300,6 +316,9 @@ class Metrics:
             "extproc_degraded", "1 while a policy does without a dependency.", ("policy",), registry=registry,
             multiprocess_mode="livemax",
         )  # fmt: skip
+        self._spans = counter(
+            "extproc_spans_total", "Spans of sampled exchanges, by what became of them.", ("outcome",)
+        )
         self._exchange_count = functools.cache(exchanges.labels)
         self._policy_duration = functools.cache(policy_seconds.labels)
         self.encoder = EncoderMetrics(registry)
@@ -307,10 +326,10 @@ class Metrics:
         self.admission = AdmissionMetrics(registry)
         self.routing = RoutingMetrics(registry)
 
-    def histogram(self, name: str, text: str, buckets: tuple[float, ...]) -> Histogram:
-        """A policy's own histogram, without labels; the same one again after a reload."""
+    def histogram(self, name: str, text: str, buckets: tuple[float, ...], labels: tuple[str, ...] = ()) -> Histogram:
+        """A policy's own histogram; the same one again after a reload."""
         if name not in self._own:
-            self._own[name] = Histogram(name, text, buckets=buckets, registry=self._registry)
+            self._own[name] = Histogram(name, text, labels, buckets=buckets, registry=self._registry)
         return self._own[name]
 
     def counter(self, name: str, text: str, labels: tuple[str, ...]) -> Counter:
@@ -324,6 +343,8 @@ class Metrics:
         pool = ctx.serving_pool.name if ctx.serving_pool is not None else ""
         self._exchange_count(ctx.operation, model, pool, termination, ctx.reason).inc()
         self._overhead.observe(progress.overhead_s)
+        for policy in ctx.degraded:
+            self._without.labels(policy).inc()
         if ctx.destination is not None and ctx.destination.taken is not None:
             taken, first_s = ctx.destination.taken, progress.first_bytes_s
             ttft_s = None if first_s is None else first_s - ctx.arrived_s
@@ -332,6 +353,8 @@ class Metrics:
             return
         series = self._models.series(ctx.operation, model)
         self._models.duration(ctx.operation, model, ctx.reason).observe(duration_s)
+        if ctx.trace is not None:
+            self._keep_exemplars(ctx, ctx.trace.trace_id.hex(), duration_s)
         output_tokens = progress.totals.completion_tokens
         if progress.totals.prompt_tokens:
             series.input_tokens.observe(progress.totals.prompt_tokens)
@@ -342,6 +365,18 @@ class Metrics:
         series.first_token_s.observe(progress.first_bytes_s - ctx.arrived_s)
         if ctx.stream and output_tokens > 1:
             series.per_token_s.observe((progress.last_bytes_s - progress.first_bytes_s) / (output_tokens - 1))
+
+    def _keep_exemplars(self, ctx: RequestContext, trace_id: str, duration_s: float) -> None:
+        labels = dict(zip(_MODEL, (ctx.operation, ctx.model_name, _PROVIDER), strict=True))
+        ended = {**labels, "error_type": ctx.reason}
+        self._exemplars.keep(_DURATION, (*_DURATION_S, math.inf), ended, duration_s, trace_id)
+        if ctx.progress.first_bytes_s is not None:
+            first_s = ctx.progress.first_bytes_s - ctx.arrived_s
+            self._exemplars.keep(_FIRST_TOKEN, (*_FIRST_TOKEN_S, math.inf), labels, first_s, trace_id)
+
+    def cost(self, model: str, tier: str, currency: str, nano: int) -> None:
+        """What one exchange cost, in billionths of `currency`."""
+        self._cost(model, tier, currency).inc(nano / _NANO)
 
     def policies_took(self, step_s: dict[str, float]) -> None:
         """Seconds one exchange spent in each policy."""
@@ -369,6 +404,10 @@ class Metrics:
 
     def audit_lost(self) -> None:
         self._audit_lost.inc()
+
+    def spans(self, outcome: str, count: int) -> None:
+        """`outcome` is one of `edge.otlp.Outcome`."""
+        self._spans.labels(outcome).inc(count)
 
     def protocol_error(self) -> None:
         self._protocol_errors.inc()

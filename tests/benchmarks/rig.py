@@ -126,14 +126,15 @@ class Rig:
         self._stack.callback(end)
         return psutil.Process(process.pid)
 
-    def config(self, heart: str, server: GrpcServer = GrpcServer.GRPCIO) -> tuple[GatewayConfig, Path]:
+    def config(self, heart: str, server: GrpcServer = GrpcServer.GRPCIO, more: str = "") -> tuple[GatewayConfig, Path]:
+        """`more` is added to the configuration."""
         path = self.run_dir / f"{heart}.yaml"
         values = {
             "gateway": free_port(), "gateway_admin": free_port(), "service_admin": free_port(),
             "upstream": self._upstream, "run_dir": self.run_dir, "heart": heart, "secret": SECRET, "model": MODEL,
             "server": server, "key_hash": KeyHasher(SECRET.encode()).hash(KEY),
         }  # fmt: skip
-        path.write_text(CONFIG.format(**values))
+        path.write_text(CONFIG.format(**values) + more)
         return load(path, pipeline.SETTINGS), path
 
     def bare(self) -> Heart:
@@ -148,9 +149,9 @@ class Rig:
         self.envoy(config)
         return Heart(name, config.gateway.listen.port, process)
 
-    def ours(self, server: GrpcServer) -> Heart:
-        name = f"extproc-{server}"
-        config, path = self.config(name, server)
+    def ours(self, server: GrpcServer, name: str = "", more: str = "") -> Heart:
+        name = name or f"extproc-{server}"
+        config, path = self.config(name, server, more)
         supervisor = self.spawn(sys.executable, "-m", "extproc", "serve", "--config", path)
         wait_for(config.service.admin.port, "/readyz")
         worker = next(child for child in supervisor.children() if "extproc.app" in child.cmdline())

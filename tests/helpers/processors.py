@@ -104,7 +104,7 @@ def _response(request: ProcessingRequest, seen: dict[str, list[str]]) -> Process
         return ProcessingResponse(response_headers=_headers_response({"x-extproc-model": "m"}))
     if request.response_body is not None:
         chunk = request.response_body
-        metadata = _metadata(completion_tokens=5) if chunk.end_of_stream else None
+        metadata = _metadata(completion_tokens=5, ttft_ms=40) if chunk.end_of_stream else None
         return ProcessingResponse(
             response_body=_body_response(chunk.body, end=chunk.end_of_stream), dynamic_metadata=metadata
         )

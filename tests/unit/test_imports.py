@@ -99,10 +99,13 @@ RULES = [
 ]
 ONLY_IMPORTERS = [
     (("grpc", "grpc_health", "hpack", "extproc._pb"), ("extproc.edge",)),
-    (("google.protobuf",), ("extproc.edge",)),
+    (("google.protobuf", "opentelemetry"), ("extproc.edge",)),
     (("envoy_data_plane", "betterproto2"), ("extproc.mesh",)),
     (("redis",), ("extproc.stores",)),
-    (("aiohttp", "yarl"), ("extproc.admin", "extproc.routing.load_poller", "extproc.routing.pool_calls")),
+    (
+        ("aiohttp", "yarl"),
+        ("extproc.admin", "extproc.routing.load_poller", "extproc.routing.pool_calls", "extproc.cli.demo_traffic"),
+    ),
     (("extproc.routing.load_poller",), ("extproc.supervisor",)),
     (("onnx", "safetensors"), ("extproc.inference",)),
     (("onnxruntime",), ("extproc.inference.session", "extproc.inference.training")),

@@ -10,7 +10,6 @@ import threading
 from collections.abc import AsyncIterator, Callable
 
 import httpx
-import prometheus_client
 import pytest
 from prometheus_client import CollectorRegistry, Counter
 
@@ -51,8 +50,17 @@ async def test_metrics_of_one_process() -> None:
     Counter("seen", "Seen.", registry=registry).inc(3)
     async with client(registry=registry) as http:
         answer = await http.get("/metrics")
-    assert answer.headers["content-type"] == prometheus_client.CONTENT_TYPE_LATEST
+    assert answer.headers["content-type"].startswith("text/plain; version=")
     assert "seen_total 3.0" in answer.text
+
+
+async def test_who_asks_for_openmetrics_gets_it() -> None:
+    registry = CollectorRegistry()
+    Counter("seen", "Seen.", registry=registry).inc()
+    async with client(registry=registry) as http:
+        answer = await http.get("/metrics", headers={"accept": "application/openmetrics-text; version=1.0.0"})
+    assert answer.headers["content-type"].startswith("application/openmetrics-text")
+    assert answer.text.endswith("# EOF\n")
 
 
 def _count_in_a_worker() -> None:

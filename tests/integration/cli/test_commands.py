@@ -58,6 +58,9 @@ def extproc(shared_redis: RedisServer, tmp_path: pathlib.Path) -> Extproc:
         ("up", "--port-base", "70000"),
         ("up", "--workers", "0"),
         ("check",),
+        ("demo", "--rate", "0"),
+        ("demo", "--rate", "201"),
+        ("demo", "--duration", "nan"),
         ("usage", "--by", "nonsense"),
         ("usage", "--by", "team,"),
         ("usage", "--since", "yesterday"),
@@ -73,7 +76,7 @@ def test_bad_usage_is_exit_code_2(extproc: Extproc, arguments: tuple[str, ...]) 
 
 
 @pytest.mark.parametrize(
-    "command", ["", "up", "serve", "check", "schema", "envoy", "keys create", "models build", "usage"]
+    "command", ["", "up", "demo", "serve", "check", "schema", "envoy", "keys create", "models build", "usage"]
 )
 def test_every_command_has_help(extproc: Extproc, command: str) -> None:
     result = extproc(*command.split(), "--help")
@@ -176,6 +179,13 @@ def test_keys_refuse_what_does_not_exist(extproc: Extproc, config: pathlib.Path)
     assert (unknown_key.returncode, "key-nobody" in unknown_key.stderr) == (1, True)
     no_stack = extproc("keys", "list", "--port-base", "30000", "--config", config)
     assert (no_stack.returncode, "no local stack" in no_stack.stderr) == (1, True)
+
+
+def test_a_demo_without_a_gateway_says_so(extproc: Extproc, config: pathlib.Path) -> None:
+    result = extproc("demo", "--config", config, "--key", "sk-xp-any", "--duration", "0.5", "--rate", "4")
+    assert result.returncode == 1
+    assert "nothing was answered" in result.stderr
+    assert "no answer" in result.stdout
 
 
 def test_a_lost_redis_is_said_so(extproc: Extproc, config: pathlib.Path, tmp_path: pathlib.Path) -> None:

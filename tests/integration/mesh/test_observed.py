@@ -1,6 +1,7 @@
 """What is to be seen from outside: the access log, statistics, traces."""
 
 import pathlib
+import re
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -53,6 +54,23 @@ def test_a_refusal_is_logged_with_its_reason_and_metadata(gateway: Gateway, clie
 def test_statistics_are_labelled_by_cluster(gateway: Gateway, client: httpx.Client) -> None:
     client.post("/v1/x", headers={"x-test-pool": "solo"}, json={})
     assert 'envoy_cluster_upstream_rq_completed{envoy_cluster_name="solo/a"}' in gateway.admin("/stats/prometheus")
+
+
+def test_tokens_are_in_envoys_own_statistics_per_cluster_and_model(gateway: Gateway, client: httpx.Client) -> None:
+    def counted() -> list[int]:
+        page = gateway.admin("/stats/prometheus")
+        series = [rf'^envoy_extproc_{name}_tokens{{cluster="solo/a",model="m"}} (\d+)$' for name in ("input", "output")]
+        return [sum(map(int, re.findall(one, page, re.MULTILINE))) for one in series]
+
+    before = counted()
+    for _ in range(2):
+        client.post("/v1/x", headers={"x-test-pool": "solo"}, json={})
+    client.post("/v1/x", headers={"x-test-action": "refuse"}, json={})
+    assert wait_until(lambda: counted() == [before[0] + 14, before[1] + 10]), (before, counted())
+    assert 'envoy_extproc_time_to_first_token_ms_count{cluster="solo/a",model="m"}' in gateway.admin(
+        "/stats/prometheus"
+    )
+    assert 'model="refused"' not in gateway.admin("/stats/prometheus")
 
 
 class Collector:

@@ -3,7 +3,7 @@
 import asyncio
 import subprocess
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import grpc
@@ -58,7 +58,7 @@ class Running:
         self.channel = grpc.aio.insecure_channel(target)
         self.health = health_pb2_grpc.HealthStub(self.channel)  # type: ignore[no-untyped-call]
 
-    def _open(self, write: Write) -> Echo:
+    def _open(self, write: Write, traceparent: Callable[[], str]) -> Echo:
         self.sessions.append(Echo(write))
         return self.sessions[-1]
 
@@ -216,7 +216,7 @@ from extproc.edge.server import server_of
 from extproc.edge.service import Service
 
 async def main():
-    server_of(GrpcServer("{choice}"), Service(lambda write: None, lambda: None))
+    server_of(GrpcServer("{choice}"), Service(lambda write, traceparent: None, lambda: None))
 
 asyncio.run(main())
 sys.exit("{not_imported}" in sys.modules)

@@ -71,8 +71,8 @@ class AdmittedRig(Rig):
             self.spawn(sys.executable, Path(__file__), "--upstream", self._upstream)
         return self
 
-    def config(self, heart: str, server: GrpcServer = GrpcServer.GRPCIO) -> tuple[GatewayConfig, Path]:
-        _, path = super().config(self._name, server)
+    def config(self, heart: str, server: GrpcServer = GrpcServer.GRPCIO, more: str = "") -> tuple[GatewayConfig, Path]:
+        _, path = super().config(self._name, server, more)
         path.write_text(path.read_text().replace("no-redis.sock", "redis.sock") + self._policies)
         return gateway_file.load(path), path
 

@@ -1,4 +1,4 @@
-"""Writes the reference in configuration.md from the models; a test asserts that it is up to date.
+"""Writes the reference in configuration.md from the models, and openapi.json; tests assert that both are current.
 
 Run `python docs/reference.py` after changing a setting.
 """
@@ -8,9 +8,13 @@ import pathlib
 from collections.abc import Iterator
 from typing import Any
 
+from extproc.admin.api import endpoints_of
+from extproc.admin.openapi import document
+from extproc.admin.server import live_endpoint
 from extproc.config.schema import schema_of_values
 from extproc.policies import pipeline
 
+OPENAPI = pathlib.Path(__file__).parent / "openapi.json"
 PAGE = pathlib.Path(__file__).parent / "configuration.md"
 BEGIN, END = "<!-- reference: begin -->\n", "<!-- reference: end -->\n"
 
@@ -20,6 +24,12 @@ Schema = dict[str, Any]
 def reference() -> str:
     schema = schema_of_values(pipeline.SETTINGS)
     return "\n".join(_section("", schema, schema["$defs"])) + "\n"
+
+
+def openapi() -> str:
+    """The admin API's document. Its endpoints are described without a service behind them."""
+    nobody: Any = None
+    return json.dumps(document((*endpoints_of(nobody), live_endpoint(nobody))), indent=2) + "\n"
 
 
 def page(current: str) -> str:
@@ -113,3 +123,4 @@ def _text(description: str) -> str:
 
 if __name__ == "__main__":
     PAGE.write_text(page(PAGE.read_text()))
+    OPENAPI.write_text(openapi())

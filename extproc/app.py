@@ -23,11 +23,13 @@ from prometheus_client import CollectorRegistry
 from extproc import gateway_file
 from extproc.audit.writer import Trail, trail_of
 from extproc.clock import Clock
+from extproc.config.address import TcpAddress, UnixAddress
 from extproc.config.encoder import Encoder as EncoderSettings
 from extproc.config.model import GatewayConfig, Redis
 from extproc.edge.server import Server, server_of
 from extproc.edge.service import Service, Write
 from extproc.errors import ConfigError, DependencyError
+from extproc.fallback import OtherPools
 from extproc.inference.interface import Encoder, PairVerifier
 from extproc.inference.opening import RunningEncoder, RunningVerifier, open_encoder, open_verifier
 from extproc.journey import Journey, Runtime
@@ -35,7 +37,9 @@ from extproc.policies import pipeline
 from extproc.policies.interface import Services
 from extproc.routing import catalog
 from extproc.routing.load_board import LoadBoard, board_of
-from extproc.stores import limiter
+from extproc.routing.pool_calls import PoolCalls
+from extproc.stores import admissions, limiter
+from extproc.stores.admissions import SharedAdmissions
 from extproc.stores.answers import RedisAnswers
 from extproc.stores.experiments import ExperimentStore, HeardChanges
 from extproc.stores.key_cache import CachedKeys
@@ -109,6 +113,25 @@ class Limits:
         with contextlib.suppress(asyncio.CancelledError):
             await self._keep
         await self.limiter.close()
+
+
+class Lines:
+    """The lines before pools, in one Redis, and what runs beside them."""
+
+    def __init__(self, config: GatewayConfig, clock: Clock, metrics: Metrics) -> None:
+        self.redis = config.redis
+        url, degraded = config.redis.url.get_secret_value(), functools.partial(metrics.degraded, admissions.NAME)
+        self.admissions = SharedAdmissions(
+            url, config.redis.timeout_s, clock, degraded, metrics.admission.used, config.service.workers
+        )
+        loop = asyncio.get_running_loop()
+        self._beside = [loop.create_task(work) for work in (self.admissions.keep(), self.admissions.listen())]
+
+    async def close(self) -> None:
+        for task in self._beside:
+            task.cancel()
+        await asyncio.gather(*self._beside, return_exceptions=True)
+        await self.admissions.close()
 
 
 class Answers:
@@ -224,6 +247,22 @@ class Verifiers:
             await opened.close()
 
 
+class Calls:
+    """Ways to other pools, by where Envoy listens for that; requests on their way may still use an earlier one."""
+
+    def __init__(self) -> None:
+        self._opened: dict[TcpAddress | UnixAddress, PoolCalls] = {}
+
+    def at(self, address: TcpAddress | UnixAddress) -> PoolCalls:
+        if address not in self._opened:
+            self._opened[address] = PoolCalls(address)
+        return self._opened[address]
+
+    async def close(self) -> None:
+        for calls in self._opened.values():
+            await calls.close()
+
+
 async def _ready_or_closed(encoder: RunningEncoder | RunningVerifier) -> None:
     try:
         await encoder.ready()
@@ -272,11 +311,13 @@ class Worker:
         self._server: Server
         self._keys: Keys
         self._limits: Limits
+        self._lines: Lines
         self._answers: Answers
         self._traces: Traces
         self._experiments: Experiments
         self._encoders = Encoders(self._clock, self._metrics)
         self._verifiers = Verifiers()
+        self._calls = Calls()
         self._reloading = asyncio.Lock()
         self._catalog: catalog.Catalog | None = None
         self._runtime: Runtime
@@ -292,6 +333,7 @@ class Worker:
         self._audit = trail_of(config.audit, self._metrics)
         self._keys = Keys(config, self._clock)
         self._limits = Limits(config, self._clock, self._metrics)
+        self._lines = Lines(config, self._clock, self._metrics)
         self._answers = Answers(config, self._clock, self._metrics)
         self._traces = Traces(config, self._metrics)
         self._experiments = Experiments(config, self._metrics)
@@ -313,11 +355,13 @@ class Worker:
         await self._tasks.finish(pipeline.CLOSE_DEADLINE_S)
         await self._keys.close()
         await self._limits.close()
+        await self._lines.close()
         await self._answers.close()
         await self._traces.close()
         await self._experiments.close()
         await self._encoders.close()
         await self._verifiers.close()
+        await self._calls.close()
         await asyncio.to_thread(self._audit.close, pipeline.CLOSE_DEADLINE_S)
 
     def _open(self, write: Write, traceparent: Callable[[], str]) -> Journey:
@@ -332,6 +376,7 @@ class Worker:
             metrics=self._metrics,
             usage=self._usage,
             limiter=self._limits.limiter,
+            admissions=self._lines.admissions,
             pressure=self._loads,
             experiments=self._experiments.changes,
             config_version=config.version,
@@ -345,7 +390,9 @@ class Worker:
             clock=self._clock,
         )
         built = pipeline.build(config.policies, services)
-        return Runtime(built, config.gateway.max_body_bytes, self._tasks.spawn)
+        address = config.fallback_address
+        others = None if address is None else OtherPools(services.catalog, self._calls.at(address), self._metrics)
+        return Runtime(built, config.gateway.max_body_bytes, self._tasks.spawn, others)
 
     async def _reload(self) -> None:
         """Take up the file as it is now; if it is bad, the configuration in force stays."""
@@ -375,6 +422,8 @@ class Worker:
         if config.redis != self._limits.redis:
             self._tasks.spawn(self._retire_limits(self._limits))
             self._limits = Limits(config, self._clock, self._metrics)
+            self._tasks.spawn(self._retire_lines(self._lines))
+            self._lines = Lines(config, self._clock, self._metrics)
         if not self._answers.fit(config):
             self._tasks.spawn(self._retire_answers(self._answers, config.gateway.request_timeout_s))
             self._answers = Answers(config, self._clock, self._metrics)
@@ -402,6 +451,11 @@ class Worker:
         while not limits.limiter.idle:  # noqa: ASYNC110 (exchanges are settled where they were reserved)
             await asyncio.sleep(1.0)
         await limits.close()
+
+    async def _retire_lines(self, lines: Lines) -> None:
+        while not lines.admissions.idle:  # noqa: ASYNC110 (tickets are handed back where they were handed in)
+            await asyncio.sleep(1.0)
+        await lines.close()
 
 
 def main() -> int:

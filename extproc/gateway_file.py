@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from extproc import config, tokenization
+from extproc.admission import Priority
 from extproc.config.document import Key
 from extproc.config.encoder import EncoderBackend
 from extproc.config.model import GatewayConfig
@@ -14,6 +15,7 @@ from extproc.config.policy import PolicyMode
 from extproc.config.pools import DialectName
 from extproc.config.routing_references import broken_rules
 from extproc.policies import pipeline
+from extproc.policies.admit_settings import Settings as AdmitSettings
 from extproc.policies.cache import Cache
 from extproc.policies.limit_settings import Settings as LimitSettings
 from extproc.policies.route import Route
@@ -24,7 +26,7 @@ from extproc.policies.semantic_cache import SemanticCache
 
 def load(path: Path, env: Mapping[str, str] | None = None) -> GatewayConfig:
     """The configuration, everything checked that can be without a network. Raises ConfigError."""
-    checks = (_tokenizers, _rules, _budgets, _issuers, _encoder, _semantic_cache)
+    checks = (_tokenizers, _rules, _budgets, _admission, _issuers, _encoder, _semantic_cache)
     return config.load(path, pipeline.SETTINGS, env, checks=checks)
 
 
@@ -43,12 +45,25 @@ def _budgets(checked: GatewayConfig) -> Iterator[tuple[Key, str]]:
             yield ("policies", "limit", "budgets", name), f"the models' prices are in {', '.join(sorted(currencies))}"
 
 
+def _admission(checked: GatewayConfig) -> Iterator[tuple[Key, str]]:
+    """Lines are before pools that there are, and end before Envoy loses patience with who stands there."""
+    admit = checked.policies.get("admit")
+    if not isinstance(admit, AdmitSettings):
+        return
+    key: Key = ("policies", "admit")
+    for name in admit.pools:
+        if name not in checked.pools:
+            yield (*key, "pools", name), f"there is no pool {name}"
+    for priority, wait_s in zip(Priority, admit.classes.waits_s, strict=True):
+        if wait_s >= checked.gateway.stream_idle_timeout_s:
+            yield (*key, "classes", priority.name, "wait_s"), "never reached: gateway.stream_idle_timeout_s is shorter"
+
+
 def _tokenizers(checked: GatewayConfig) -> Iterator[tuple[Key, str]]:
     for name, model in checked.models.items():
         if model.tokenizer is None:
             continue
-        rendered_here = checked.pools[model.pool].dialect is DialectName.TRITON_GENERATE
-        if rendered_here and model.chat_template == tokenization.ACCOUNTED:
+        if _renders(name, checked) and model.chat_template == tokenization.ACCOUNTED:
             yield ("models", name, "chat_template"), "only counts; this pool's servers need the rendered prompt"
         for key, template in (("tokenizer", None), ("chat_template", model.chat_template)):
             try:
@@ -67,6 +82,16 @@ def _issuers(checked: GatewayConfig) -> Iterator[tuple[Key, str]]:
             keys = None
         if not (isinstance(keys, list) and keys):
             yield ("identities", "issuers", name, "jwks_file"), "this is no JSON Web Key Set with a key"
+
+
+def _renders(name: str, checked: GatewayConfig) -> bool:
+    """Some pool takes chats of this model as one text: its own, or one that stands in for another."""
+    served_in = {checked.models[name].pool}
+    for asked_name, asked in checked.models.items():
+        for fallback in checked.pools[asked.pool].fallback:
+            if (fallback.public_model or asked_name) == name:
+                served_in.add(fallback.pool)
+    return any(checked.pools[pool].dialect is DialectName.TRITON_GENERATE for pool in served_in)
 
 
 def _encoder(checked: GatewayConfig) -> Iterator[tuple[Key, str]]:

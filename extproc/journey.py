@@ -17,7 +17,8 @@ from __future__ import annotations
 import logging
 import uuid
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
-from dataclasses import dataclass
+from contextlib import aclosing
+from dataclasses import dataclass, replace
 from typing import Any
 
 from extproc.dialects import feedback
@@ -50,6 +51,7 @@ from extproc.exchange.messages import (
     StartResponse,
     WholeResponse,
 )
+from extproc.fallback import STAMP, OtherPools, failure_before_answer
 from extproc.policies import interface as policy
 from extproc.policies.account import facts_known_at_end, facts_known_at_forward
 from extproc.policies.context import RequestContext
@@ -57,8 +59,6 @@ from extproc.policies.interface import Termination, Verdict
 from extproc.policies.pipeline import Pipeline
 from extproc.rejection import Rejection, internal_error, model_not_found, pool_not_reachable, request_too_large
 
-STAMP = "x-extproc-pool"
-"""The request header that generated routes match on. Clients can't set it: Envoy strips theirs before we see them."""
 AFFINITY = "x-extproc-affinity"
 """The request header by which Envoy chooses among a pool's endpoints, where the pool is balanced so. As the stamp."""
 
@@ -67,8 +67,11 @@ MIRROR_STAMP = "x-extproc-mirror"
 
 # Length, encoding and tag of the upstream's body are not those of ours.
 _NOT_OURS = ("content-length", "content-encoding", "etag")
+# Of a failed answer's head, what stays although another pool answers: the rest spoke of the failure.
+_KEPT_OF_FAILURES = frozenset({":status", "x-request-id", "date", "server"})
 _RETRIABLE = (429, 503)
 _RETRY_AFTER_S = 1
+_MAX_RETRY_AFTER_S = 120
 _JSON = ("content-type", "application/json")
 _log = logging.getLogger(__name__)
 
@@ -80,6 +83,7 @@ class Runtime:
     pipeline: Pipeline
     limit_bytes: int
     spawn: Callable[[Coroutine[Any, Any, None]], None]
+    other_pools: OtherPools | None = None
 
 
 class Journey:
@@ -97,7 +101,11 @@ class Journey:
         self._ctx: RequestContext | None = None
         self._decoder: AnswerDecoder | None = None
         self._encoder: AnswerEncoder | None = None
+        self._answering = False
         self._done = False
+        self._failed_headers: tuple[str, ...] = ()
+        self._busy_for_s = ""
+        self._held = b""
         self._ending = Termination.CANCELLED
         self._closed = False
         self._trace = runtime.pipeline.services.tracer.begin(traceparent)
@@ -259,6 +267,8 @@ class Journey:
             return
         self._decoder = pool.dialect.decoder(ctx.request, status, event.headers.get("content-type", ""))
         self._encoder = self._api().encoder(ctx.request, self._identity(ctx), ctx.progress.totals)
+        self._failed_headers = tuple(name for name in event.headers if name not in _KEPT_OF_FAILURES)
+        self._busy_for_s = event.headers.get("retry-after", "")
         if event.last:
             await self._on_response_data(b"", True)
 
@@ -275,15 +285,37 @@ class Journey:
         if decoder is None:
             await (self._end(data, Termination.REJECTED) if last else self._send(Send(data)))
             return
-        if self._done:
-            if last:
-                await self._end(b"", Termination.COMPLETED)
-            return
         events: Sequence[AnswerEvent] = decoder.feed(data) if data else ()
         if last:
             events = [*events, *decoder.finish()]
+        if not self._answering and failure_before_answer(events) is not None and await self._falls_back(ctx):
+            return
+        await self._take_answer(ctx, events, last)
+
+    async def _falls_back(self, ctx: RequestContext) -> bool:
+        """Whether another pool has answered instead."""
+        if self._runtime.other_pools is None:
+            return False
+        async with aclosing(self._runtime.other_pools.answer(ctx)) as batches:
+            async for events, last in batches:
+                if not self._answering:
+                    ctx.progress.status = 200
+                    self._encoder = self._api().encoder(ctx.request, self._identity(ctx), ctx.progress.totals)
+                await self._take_answer(ctx, events, last)
+                if self._exchange.finished:
+                    break
+        return self._answering
+
+    async def _take_answer(self, ctx: RequestContext, events: Sequence[AnswerEvent], last: bool) -> None:
+        if self._done:
+            if last and self._exchange.responding:
+                await self._end(b"", Termination.COMPLETED)
+            elif last:
+                await self._replace(ctx, self._held)
+            return
         if not events:
             return
+        self._answering = True
         passed = await self._pipeline.on_answer(ctx, events)
         if isinstance(passed, policy.Reject):
             await self._break_off([Failed(passed.rejection)], passed.rejection, Termination.REJECTED)
@@ -301,10 +333,13 @@ class Journey:
     async def _cut(self, ctx: RequestContext, events: Sequence[AnswerEvent]) -> None:
         """A policy ended a stream before the upstream did. Envoy resets the upstream, which stops generating."""
         assert self._encoder is not None
-        data = self._encoder.encode(events)
+        data = self._held + self._encoder.encode(events)
         self._note_bytes(ctx)
+        if not self._exchange.streamable:
+            await self._replace(ctx, data)
+            return
         if not self._exchange.responding:
-            await self._send(StartResponse(self._response_headers(ctx), _NOT_OURS))
+            await self._send(self._start(ctx))
         await self._end(data, Termination.COMPLETED)
 
     async def _release(self, ctx: RequestContext, events: Sequence[AnswerEvent], last: bool) -> None:
@@ -315,15 +350,31 @@ class Journey:
         if data:
             self._note_bytes(ctx)
         if ended and not self._exchange.responding:
-            metadata = facts_known_at_end(ctx, Termination.COMPLETED)
-            whole = WholeResponse(self._response_headers(ctx), _NOT_OURS, data, metadata)
-            await self._finish(whole, Termination.COMPLETED)
+            await self._replace(ctx, self._held + data)
         elif ended:
             await self._end(data, Termination.COMPLETED)
+        elif data and not self._exchange.streamable:
+            self._held += data
         elif data:
             if not self._exchange.responding:
-                await self._send(StartResponse(self._response_headers(ctx), _NOT_OURS))
+                await self._send(self._start(ctx))
             await self._send(Send(data))
+
+    async def _replace(self, ctx: RequestContext, data: bytes) -> None:
+        """All at once. What another pool says is an answer of ours to Envoy, for which the request has failed."""
+        metadata, headers = facts_known_at_end(ctx, Termination.COMPLETED), self._response_headers(ctx)
+        whole: Effect = WholeResponse(headers, _NOT_OURS, data, metadata)
+        if ctx.served is not None:
+            whole = Respond(ctx.progress.status, headers, data, metadata)
+        await self._finish(whole, Termination.COMPLETED)
+
+    def _start(self, ctx: RequestContext) -> StartResponse:
+        headers = self._response_headers(ctx)
+        if ctx.served is None:
+            return StartResponse(headers, _NOT_OURS)
+        named = {name for name, _ in headers}
+        removed = tuple(name for name in self._failed_headers if name not in named)
+        return StartResponse(((":status", str(ctx.progress.status)), *headers), (*_NOT_OURS, *removed))
 
     def _note_bytes(self, ctx: RequestContext) -> None:
         progress, now_s = ctx.progress, self._clock.monotonic()
@@ -336,6 +387,8 @@ class Journey:
         headers = self._own_headers(ctx)
         if self._encoder.content_type is not None:
             headers.append(("content-type", self._encoder.content_type))
+        elif ctx.served is not None:
+            headers += ctx.served.body_headers
         return tuple(headers)
 
     # The end.
@@ -361,11 +414,14 @@ class Journey:
         await self._respond(200, headers, body, Termination.COMPLETED)
 
     def _identity(self, ctx: RequestContext) -> AnswerIdentity:
-        return AnswerIdentity(ctx.request_id, int(ctx.arrived_wall_s), ctx.model.name)
+        return AnswerIdentity(ctx.request_id, int(ctx.arrived_wall_s), ctx.serving_model.name)
 
     async def _break_off(self, events: Sequence[AnswerEvent], rejection: Rejection, termination: Termination) -> None:
         """The answer can't go on: an error status while that is possible, an error at the stream's end otherwise."""
         if not self._exchange.responding:
+            if termination is Termination.UPSTREAM_ERROR and self._busy_for_s.isdecimal():
+                retry_after_s = min(max(int(self._busy_for_s[:9]), 1), _MAX_RETRY_AFTER_S)
+                rejection = replace(rejection, retry_after_s=retry_after_s)
             await self._refuse(rejection, termination)
             return
         assert self._encoder is not None
@@ -403,9 +459,9 @@ class Journey:
     def _own_headers(self, ctx: RequestContext) -> list[tuple[str, str]]:
         headers = [("x-extproc-overhead-ms", f"{ctx.progress.overhead_s * 1e3:.2f}"), *ctx.response_headers]
         if ctx.model_name:
-            headers.append(("x-extproc-model", ctx.model_name))
-        if ctx.pool is not None:
-            headers.append(("x-extproc-pool", ctx.pool.name))
+            headers.append(("x-extproc-model", ctx.serving_model.name))
+        if ctx.serving_pool is not None:
+            headers.append(("x-extproc-pool", ctx.serving_pool.name))
         if ctx.arm:
             headers.append(("x-extproc-arm", ctx.arm))
         if ctx.caching is not None and ctx.caching.visible:

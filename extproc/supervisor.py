@@ -17,12 +17,12 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 from prometheus_client import CollectorRegistry, multiprocess
 
 from extproc import gateway_file
-from extproc.admin.server import start_admin
+from extproc.admin.decisions import Decisions
+from extproc.administration import Administered, start_administration
 from extproc.audit.record import Action, Entry
 from extproc.audit.writer import files_of, trail_of
 from extproc.config.model import GatewayConfig, GrpcServer
@@ -32,7 +32,7 @@ from extproc.limits import PERCENT
 from extproc.policies import pipeline
 from extproc.policies.limit_adaptive import TIERS
 from extproc.policies.limit_settings import Settings as LimitSettings
-from extproc.routing.load_board import board_of
+from extproc.routing.load_board import LoadBoard, board_of
 from extproc.routing.load_poller import LoadPoller, Watched
 from extproc.stores.audit_anchors import AuditAnchors
 from extproc.stores.audit_feed import AuditFeed
@@ -145,7 +145,9 @@ class Supervisor:
         ]
         self._settling: set[asyncio.Task[None]] = set()
         self._feeds: list[LedgerFeed] = []  # one, or none without a ledger
-        self._poller = LoadPoller(board_of(run_dir), _watched(config))
+        self._decisions = Decisions()
+        self._board = board_of(run_dir)
+        self._poller = LoadPoller(self._board, _watched(config))
         self._audit = trail_of(config.audit, self._metrics)
         self._guardrails = GuardrailWatch(config, self._audit.record)
         self._stop = asyncio.Event()
@@ -158,9 +160,9 @@ class Supervisor:
             loop.add_signal_handler(number, self._stop.set)
         loop.add_signal_handler(signal.SIGHUP, self._reload)
         if SPOOL_DIR in os.environ:
-            self._feeds.append(LedgerFeed(SpoolReader(Path(os.environ[SPOOL_DIR])), _ledger(self._config)))
-        beside = [*self._feeds, self._poller]
-        admin = await start_admin(self._config.service.admin, ready=self.ready, info=self.info, beside=beside)
+            reader = SpoolReader(Path(os.environ[SPOOL_DIR]))
+            self._feeds.append(LedgerFeed(reader, _ledger(self._config), self._decisions.heard))
+        admin = await start_administration(self._administered(loop), self._decisions, LoadBoard(self._board))
         self._on_record(Action.CONFIG_TAKEN, config_version=self._config.version)
         anchoring = loop.create_task(self._anchor())
         feeding = [loop.create_task(feed.run()) for feed in self._feeds]
@@ -218,9 +220,16 @@ class Supervisor:
         """Every worker takes streams."""
         return not self._stop.is_set() and all(worker.ready for worker in self._workers)
 
-    def info(self) -> dict[str, Any]:
-        """What runs here."""
-        return {"config_version": self._config.version, "workers": len(self._workers)}
+    def _administered(self, loop: asyncio.AbstractEventLoop) -> Administered:
+        return Administered(
+            config=lambda: self._config,
+            ready=self.ready,
+            stopping=self._stop,
+            loop=loop,
+            workers=len(self._workers),
+            feeds=self._feeds,
+            beside=[*self._feeds, self._poller],
+        )
 
     async def _watch_file(self) -> None:
         # Polling sees what file events miss: the symbolic link that Kubernetes swaps under a mounted ConfigMap.

@@ -20,6 +20,8 @@ class Action(enum.StrEnum):
     KEY_REVOKED = "key_revoked"
     CONFIG_TAKEN = "config_taken"
     CONFIG_REFUSED = "config_refused"
+    CACHE_PURGED = "cache_purged"
+    DRAINED = "drained"
     WEIGHTS_SET = "weights_set"
     ARM_PULLED = "arm_pulled"
 
@@ -28,7 +30,8 @@ class Entry(Struct, frozen=True, kw_only=True):
     """One decision or admin action; nothing in it is content.
 
     `time_s`: Unix seconds. `actor`: the principal's id, or `user@host` for an admin action. `reason` is a label from a
-    closed set; `entities` counts what was found by its kind; `subject` is what an admin action was about (a key's id).
+    closed set; `entities` counts what was found by its kind; `subject` is what an admin action was about (a key's id,
+    which answers were purged).
     """
 
     time_s: float

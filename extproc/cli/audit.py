@@ -5,7 +5,6 @@ import asyncio
 import os
 import pwd
 import socket
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,6 +16,7 @@ if TYPE_CHECKING:
     from extproc.audit.record import Action
     from extproc.cli.arguments import Commands
     from extproc.config.model import GatewayConfig
+    from extproc.operations.trail import ActionTrail
     from extproc.stores.audit_anchors import AuditAnchors
 
 _TIMEOUT_S = 5.0
@@ -42,30 +42,29 @@ class AdminTrail:
 
     def __init__(self, config: "GatewayConfig") -> None:
         """Raises CommandFailed if records can't be written: what can't be recorded isn't done."""
-        from extproc.audit.writer import files_of
+        from extproc.operations.trail import NotRecorded
 
-        self._version = config.version
-        self._files: ChainFiles | None = files_of(config.audit)
-        if self._files is not None:
-            try:
-                self._files.append([])
-            except OSError as error:
-                raise CommandFailed(f"the audit log can't be written: {error.strerror}") from error
+        self._actions = actions_of(config)
+        try:
+            self._actions.rehearse()
+        except NotRecorded as error:
+            raise CommandFailed(str(error)) from error
 
     def record(self, action: "Action", subject: str, team: str) -> None:
-        """Raises OSError."""
-        from extproc.audit.record import Entry
+        """Raises CommandFailed."""
+        from extproc.operations.trail import NotRecorded
 
-        if self._files is not None:
-            done = Entry(
-                time_s=time.time(),
-                actor=_who(),
-                action=action,
-                subject=subject,
-                team=team,
-                config_version=self._version,
-            )
-            self._files.append([done])
+        try:
+            self._actions.record(action, subject, team)
+        except NotRecorded as error:
+            raise CommandFailed(str(error)) from error
+
+
+def actions_of(config: "GatewayConfig") -> "ActionTrail":
+    """Where what this user does is recorded."""
+    from extproc.operations.trail import ActionTrail
+
+    return ActionTrail(config, _who())
 
 
 def _who() -> str:

@@ -3,19 +3,15 @@
 import argparse
 import asyncio
 import json
-from collections.abc import Awaitable, Callable, Mapping
-from typing import TYPE_CHECKING, TypeVar
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from extproc.cli.arguments import CommandFailed, add_config, add_stack_place, load_config
+from extproc.cli.audit import actions_of
 
 if TYPE_CHECKING:
     from extproc.cli.arguments import Commands
-    from extproc.stores.answer_census import AnswerCensus, Held, Which
-
-_TIMEOUT_S = 5.0
-"""A person waits longer than a request does."""
-
-T = TypeVar("T")
+    from extproc.stores.answer_census import Held, Which
 
 
 def add_commands(commands: "Commands") -> None:
@@ -39,7 +35,9 @@ def add_commands(commands: "Commands") -> None:
 
 
 def _stats(arguments: argparse.Namespace) -> int:
-    held = _with_census(arguments, lambda census: census.held(_which(arguments)))
+    from extproc.operations import cache
+
+    held = asyncio.run(cache.held(load_config(arguments), _which(arguments)))
     if arguments.json:
         for (tenant, model, namespace), one in sorted(held.items()):
             group = {"tenant": tenant, "model": model, "namespace": namespace}
@@ -50,10 +48,17 @@ def _stats(arguments: argparse.Namespace) -> int:
 
 
 def _purge(arguments: argparse.Namespace) -> int:
+    from extproc.operations import cache
+    from extproc.operations.trail import NotRecorded
+
     which = _which(arguments)
     if (which.tenant, which.model, which.namespace) == (None, None, None) and not arguments.all:
         raise CommandFailed("say what to purge: --tenant, --model, --namespace, or --all")
-    gone = _with_census(arguments, lambda census: census.purge(which))
+    config = load_config(arguments)
+    try:
+        gone = asyncio.run(cache.purge(config, actions_of(config), which))
+    except NotRecorded as error:
+        raise CommandFailed(str(error)) from None
     print(f"{gone} answers forgotten")
     return 0
 
@@ -77,18 +82,3 @@ def _print_table(held: "Mapping[tuple[str, str, str], Held]") -> None:
         cells = [cell.ljust(width) for cell, width in zip(row[:3], widths[:3], strict=True)]
         cells += [cell.rjust(width) for cell, width in zip(row[3:], widths[3:], strict=True)]
         print("  ".join(cells).rstrip())
-
-
-def _with_census(arguments: argparse.Namespace, work: "Callable[[AnswerCensus], Awaitable[T]]") -> T:
-    from extproc.stores.answer_census import AnswerCensus
-
-    config = load_config(arguments)
-
-    async def run() -> T:
-        census = AnswerCensus(config.redis.url.get_secret_value(), _TIMEOUT_S)
-        try:
-            return await work(census)
-        finally:
-            await census.close()
-
-    return asyncio.run(run())

@@ -3,20 +3,17 @@
 import argparse
 import asyncio
 import sys
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from extproc.cli.arguments import CommandFailed, add_config, add_stack_place, load_config
-from extproc.cli.audit import AdminTrail
+from extproc.cli.audit import actions_of
 
 if TYPE_CHECKING:
     from extproc.cli.arguments import Commands
-    from extproc.config.model import GatewayConfig
-    from extproc.stores.keys import KeyRecord, KeyStore
+    from extproc.stores.keys import KeyRecord
 
 _TIERS = ("free", "basic", "pro", "enterprise")
-_TIMEOUT_S = 5.0
-"""A person waits longer than a request does."""
 
 
 def add_commands(commands: "Commands") -> None:
@@ -46,58 +43,56 @@ def add_commands(commands: "Commands") -> None:
 
 
 def _create(arguments: argparse.Namespace) -> int:
-    from extproc.audit.record import Action
     from extproc.config.tier import Tier
+    from extproc.operations import keys
+    from extproc.operations.trail import NotRecorded
 
     config = load_config(arguments)
-    models = tuple(arguments.model or ("*",))
-    unknown = [name for name in models if name != "*" and name not in config.models]
-    if unknown:
-        raise CommandFailed(f"no such model: {', '.join(unknown)} (there are: {', '.join(config.models)})")
-
-    trail = AdminTrail(config)
-
-    async def create(store: "KeyStore") -> int:
-        created = await store.create(name=arguments.name, team=arguments.team, tier=Tier(arguments.tier), models=models)
-        # Only the key goes to standard output, so that a script can take it from there.
-        print(f"id    {created.record.id}\nhash  {created.record.hash}", file=sys.stderr)
-        print(created.text)
-        trail.record(Action.KEY_CREATED, created.record.id, created.record.team)
-        return 0
-
-    return _with_store(config, create)
+    creating = keys.create(
+        config,
+        actions_of(config),
+        name=arguments.name,
+        team=arguments.team,
+        tier=Tier(arguments.tier),
+        models=tuple(arguments.model or (keys.EVERY_MODEL,)),
+    )
+    try:
+        created = asyncio.run(creating)
+    except (keys.UnknownModels, NotRecorded) as error:
+        raise CommandFailed(str(error)) from None
+    # Only the key goes to standard output, so that a script can take it from there.
+    print(f"id    {created.record.id}\nhash  {created.record.hash}", file=sys.stderr)
+    print(created.text)
+    return 0
 
 
 def _list(arguments: argparse.Namespace) -> int:
     import msgspec
 
-    async def show(store: "KeyStore") -> int:
-        records = await store.list()
-        if arguments.json:
-            for record in records:
-                print(msgspec.json.encode(record).decode())
-        else:
-            _print_table(records)
-        return 0
+    from extproc.operations import keys
 
-    return _with_store(load_config(arguments), show)
+    records = asyncio.run(keys.every(load_config(arguments)))
+    if arguments.json:
+        for record in records:
+            print(msgspec.json.encode(record).decode())
+    else:
+        _print_table(records)
+    return 0
 
 
 def _revoke(arguments: argparse.Namespace) -> int:
-    from extproc.audit.record import Action
+    from extproc.operations import keys
+    from extproc.operations.trail import NotRecorded
 
     config = load_config(arguments)
-    trail = AdminTrail(config)
-
-    async def revoke(store: "KeyStore") -> int:
-        record = await store.revoke(arguments.id)
-        if record is None:
-            raise CommandFailed(f"there is no key {arguments.id}")
-        trail.record(Action.KEY_REVOKED, record.id, record.team)
-        print(f"{record.id} ({record.name}) is revoked")
-        return 0
-
-    return _with_store(config, revoke)
+    try:
+        record = asyncio.run(keys.revoke(config, actions_of(config), arguments.id))
+    except NotRecorded as error:
+        raise CommandFailed(str(error)) from None
+    if record is None:
+        raise CommandFailed(f"there is no key {arguments.id}")
+    print(f"{record.id} ({record.name}) is revoked")
+    return 0
 
 
 def _print_table(records: "Iterable[KeyRecord]") -> None:
@@ -109,17 +104,3 @@ def _print_table(records: "Iterable[KeyRecord]") -> None:
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
         print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
-
-
-def _with_store(config: "GatewayConfig", work: "Callable[[KeyStore], Awaitable[int]]") -> int:
-    from extproc.stores.keys import KeyHasher, KeyStore
-
-    async def run() -> int:
-        url = config.redis.url.get_secret_value()
-        store = KeyStore(url, KeyHasher(config.keys.secret), _TIMEOUT_S)
-        try:
-            return await work(store)
-        finally:
-            await store.close()
-
-    return asyncio.run(run())

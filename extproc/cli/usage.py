@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     Records = AsyncIterator[Sequence[Mapping[str, Any]]]
 
 _DEFAULT_BY = ("team", "model")
-_TIMEOUT_S = 5.0
-"""A person waits longer than a request does."""
 _LOG_PAGE = 500
 _UNITS_S = {"m": 60, "h": 3600, "d": 86400, "w": 604800}
 
@@ -91,12 +89,9 @@ def _add(summary: "Summary", record: Mapping[str, Any]) -> None:
 
 async def _from_ledger(arguments: argparse.Namespace) -> "Records":
     from extproc.cli.usage_progress import Progress
-    from extproc.stores.ledger import Ledger, Retention
+    from extproc.operations.usage import opened
 
-    config = load_config(arguments)
-    retention = Retention(config.ledger.max_age_days, config.ledger.max_records)
-    ledger = Ledger(config.redis.url.get_secret_value(), _TIMEOUT_S, retention)
-    try:
+    async with opened(load_config(arguments)) as ledger:
         extent = await ledger.extent()
         if extent.trimmed:
             print(f"{extent.trimmed} older records are no longer in the ledger", file=sys.stderr)
@@ -104,8 +99,6 @@ async def _from_ledger(arguments: argparse.Namespace) -> "Records":
             async for page in ledger.pages(arguments.since):
                 yield page
                 progress.advance(len(page))
-    finally:
-        await ledger.close()
 
 
 async def _from_log(path: str) -> "Records":

@@ -13,6 +13,7 @@ import pydantic
 
 # sun_path is 108 bytes with its terminating zero; `.NN` of a worker's socket has to fit as well.
 _MAX_UNIX_PATH_BYTES = 100
+MAX_SOCKET_PATH_BYTES = 107
 _HOST_NAME = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(?:\.[A-Za-z0-9_-]{1,63})*\.?")
 _TCP = re.compile(r"(?:\[(?P<v6>[^\]]+)\]|(?P<host>[^:\[\]]+)):(?P<port>[0-9]{1,5})")
 
@@ -31,6 +32,11 @@ class TcpAddress:
     def is_ip(self) -> bool:
         return _is_ip(self.host)
 
+    @property
+    def is_loopback(self) -> bool:
+        """Nothing outside this machine reaches it."""
+        return self.is_ip and ipaddress.ip_address(self.host).is_loopback
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class UnixAddress:
@@ -43,8 +49,12 @@ class UnixAddress:
 
     def numbered(self, index: int) -> "UnixAddress":
         """The socket of worker `index`: `extproc.sock` becomes `extproc.1.sock`."""
+        return self.beside(str(index))
+
+    def beside(self, name: str) -> "UnixAddress":
+        """Another socket in the same directory: `extproc.sock` becomes `extproc.NAME.sock`."""
         path = pathlib.PurePosixPath(self.path)
-        return UnixAddress(str(path.with_name(f"{path.stem}.{index}{path.suffix}")))
+        return UnixAddress(str(path.with_name(f"{path.stem}.{name}{path.suffix}")))
 
 
 def _is_ip(host: str) -> bool:

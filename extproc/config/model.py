@@ -13,6 +13,7 @@ from typing import Annotated
 import pydantic
 
 from extproc.config.address import HostPort, Listen, TcpAddress, UnixAddress
+from extproc.config.admin import token_of
 from extproc.config.audit import Audit
 from extproc.config.encoder import Encoder
 from extproc.config.experiments import Experiment
@@ -100,6 +101,10 @@ class Gateway(Section):
     access_log: Annotated[str, pydantic.StringConstraints(pattern=r"^/\S+$")] | None = "/dev/stdout"
     """File for one line of JSON per request; null for none."""
 
+    fallback_listen: Listen | None = None
+    """Where the service asks Envoy for a pool's `fallback`: `unix:/path`, or a port of a loopback address. Who can
+    connect there needs no key. By default a Unix socket beside `service.listen`, if that is one."""
+
     default_pool: Name | None = None
     """Where requests go, unseen by the service, when it is gone and `service.on_failure` is `open`."""
 
@@ -119,7 +124,14 @@ class Service(Section):
     stays flat, but young. Envoy's configuration is the same for both."""
 
     admin: HostPort = TcpAddress("127.0.0.1", 9002)
-    """Metrics and health over HTTP."""
+    """Metrics, health, the live view and the admin API over HTTP (docs/admin.md)."""
+
+    admin_token: pydantic.SecretStr | None = None
+    """What the admin API asks for as a bearer token, at least 16 characters. Without one it is open to this machine, if
+    `admin` is on loopback, and shut if not; metrics and health are always open."""
+
+    admin_token_file: ExistingFile | None = None
+    """A file that holds it instead."""
 
     on_failure: FailureMode = FailureMode.CLOSED
     """What Envoy does with requests when the service is gone: `closed` refuses them with 503, `open` sends
@@ -131,6 +143,16 @@ class Service(Section):
 
     drain_timeout_s: Seconds = 30.0
     """Streams in flight have this long to end after that."""
+
+    @pydantic.model_validator(mode="after")
+    def _has_a_good_token(self) -> "Service":
+        assert self.token is None or self.token
+        return self
+
+    @functools.cached_property
+    def token(self) -> bytes | None:
+        """The admin token, from wherever it is kept; None without one."""
+        return token_of(self.admin_token, self.admin_token_file)
 
     @property
     def addresses(self) -> tuple[TcpAddress | UnixAddress, ...]:
@@ -267,6 +289,15 @@ class GatewayConfig(Section):
 
     telemetry: Telemetry = Telemetry()
     """Traces and logs."""
+
+    @property
+    def fallback_address(self) -> TcpAddress | UnixAddress | None:
+        """Where the service asks Envoy for another pool; None: no pool has another, or nobody said where."""
+        if not any(pool.fallback for pool in self.pools.values()):
+            return None
+        if self.gateway.fallback_listen is not None or isinstance(self.service.listen, TcpAddress):
+            return self.gateway.fallback_listen
+        return self.service.listen.beside("fallback")
 
     @functools.cached_property
     def version(self) -> str:

@@ -11,7 +11,7 @@ import pydantic
 
 from extproc.config.address import HostPort
 from extproc.config.balancing import Balancing, ConsistentHash
-from extproc.config.section import Name, Seconds, Section
+from extproc.config.section import ModelName, Name, Seconds, Section
 from extproc.config.tls import UpstreamTls
 from extproc.operation import Operation
 
@@ -47,7 +47,8 @@ class Health(Section):
     """Active health checks of every endpoint."""
 
     path: Annotated[str, pydantic.StringConstraints(pattern=r"^/\S*$")] | None = None
-    """Path to probe; by default `/v2/health/ready` (Triton dialects) or `/health` (`openai`)."""
+    """Path to probe; by default `/v2/models/M/ready` of the pool's model (Triton dialects), which is ready only on a
+    server that is, or `/health` (`openai`). `/v2/health/ready` asks a Triton for all its models at once."""
 
     interval_s: Seconds = 2.0
     """Time between two probes."""
@@ -106,6 +107,17 @@ class Cluster(Section):
     asks how busy they are. A name that stands for several servers tells only of one of them at a time."""
 
 
+class Fallback(Section):
+    """Another pool for what this one failed to answer."""
+
+    pool: Name
+    """A key of `pools`. Its own `fallback` plays no part."""
+
+    public_model: ModelName | None = None
+    """The key of `models` that it serves there, if that is another model: its chat template, window, output cap,
+    tokenizer and price hold for what it answers."""
+
+
 class Pool(Section):
     """Clusters that serve one upstream model in one dialect."""
 
@@ -151,7 +163,10 @@ class Pool(Section):
     """Longest silence of the server within one request, before or between its tokens."""
 
     retries: Annotated[int, pydantic.Field(ge=0, le=10)] = 2
-    """Further attempts, on other endpoints where there are any, of what never reached a server."""
+    """Further attempts, on other endpoints where there are any, of what was not answered (docs/failover.md)."""
+
+    fallback: tuple[Fallback, ...] = ()
+    """Other pools, in this order, for a request that this one did not begin to answer (docs/failover.md)."""
 
     health: Health = Health()
     """Active health checks."""

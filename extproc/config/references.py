@@ -6,13 +6,13 @@ Must not know: lines and files; it names keys.
 from collections import Counter
 from collections.abc import Iterator, Mapping
 
-from extproc.config.address import TcpAddress
+from extproc.config.address import MAX_SOCKET_PATH_BYTES, TcpAddress
 from extproc.config.document import Key
 from extproc.config.identities import Credentials
 from extproc.config.model import GatewayConfig
 from extproc.config.models import Model, TiktokenTokenizer
 from extproc.config.policy import FailureMode
-from extproc.config.pools import CARRIES, DialectName, Pool
+from extproc.config.pools import CARRIES, DialectName, Fallback, Pool
 from extproc.config.routing_references import broken_experiments
 from extproc.operation import Operation
 
@@ -25,10 +25,12 @@ def broken_references(config: GatewayConfig) -> Iterator[Finding]:
     yield from _fail_open(config)
     yield from _keys(config)
     yield from _identities(config)
+    yield from _fallback_listen(config)
     for name, model in config.models.items():
         yield from _model(("models", name), model, config.pools)
     for name, pool in config.pools.items():
         yield from _pool(("pools", name), pool)
+        yield from _fallbacks(("pools", name, "fallback"), name, config)
         if pool.idle_timeout_s > config.gateway.stream_idle_timeout_s:
             yield ("pools", name, "idle_timeout_s"), "never reached: gateway.stream_idle_timeout_s is shorter"
     yield from broken_experiments(config)
@@ -39,6 +41,7 @@ def _listeners(config: GatewayConfig) -> Iterator[Finding]:
     for key, address in (
         (("gateway", "listen"), config.gateway.listen),
         (("gateway", "admin"), config.gateway.admin),
+        (("gateway", "fallback_listen"), config.gateway.fallback_listen),
         (("service", "listen"), config.service.listen),
         (("service", "admin"), config.service.admin),
     ):
@@ -58,6 +61,49 @@ def _fail_open(config: GatewayConfig) -> Iterator[Finding]:
         yield key, f"there is no pool {pool}"
     elif config.pools[pool].dialect is not DialectName.OPENAI:
         yield key, "without the service nothing translates, so its dialect has to be openai"
+
+
+def _fallback_listen(config: GatewayConfig) -> Iterator[Finding]:
+    key, address = ("gateway", "fallback_listen"), config.fallback_address
+    if address is None:
+        if any(pool.fallback for pool in config.pools.values()):
+            yield key, "a pool has a fallback, and service.listen is no Unix socket beside which it could be"
+    elif isinstance(address, TcpAddress):
+        if not address.is_loopback:
+            yield key, "who can connect there needs no key: unix:/path, or an address of loopback"
+    elif len(address.path.encode()) > MAX_SOCKET_PATH_BYTES:
+        yield key, "beside service.listen its path would be too long: give one"
+
+
+def _fallbacks(key: Key, name: str, config: GatewayConfig) -> Iterator[Finding]:
+    """Whatever serves in its place can carry what is asked for, and its price can be added to the same budgets."""
+    seen = {name}
+    for index, fallback in enumerate(config.pools[name].fallback):
+        if fallback.pool not in config.pools:
+            yield (*key, index, "pool"), f"there is no pool {fallback.pool}"
+        elif fallback.public_model is not None and fallback.public_model not in config.models:
+            yield (*key, index, "public_model"), f"there is no model {fallback.public_model}"
+        elif fallback.pool in seen:
+            yield (*key, index, "pool"), "it is the pool itself" if fallback.pool == name else "it is named twice"
+        else:
+            yield from _fallback((*key, index), name, fallback, config)
+        seen.add(fallback.pool)
+
+
+def _fallback(key: Key, name: str, fallback: Fallback, config: GatewayConfig) -> Iterator[Finding]:
+    dialect = config.pools[fallback.pool].dialect
+    for asked_name, asked in config.models.items():
+        if asked.pool != name:
+            continue
+        if not CARRIES[dialect].intersection(asked.operations):
+            yield (*key, "pool"), f"its {dialect} dialect carries nothing that is asked of model {asked_name}"
+        serving = asked if fallback.public_model is None else config.models[fallback.public_model]
+        takes_one_text = dialect is DialectName.TRITON_GENERATE and Operation.CHAT in asked.operations
+        if takes_one_text and (serving.chat_template is None or serving.tokenizer is None):
+            needs = "chat over triton-generate needs a tokenizer and a chat_template"
+            yield (*key, "pool"), f"{needs}, which {fallback.public_model or asked_name} has not"
+        if asked.price and serving.price and asked.price.currency != serving.price.currency:
+            yield (*key, "public_model"), f"its price is in another currency than that of {asked_name}"
 
 
 def _keys(config: GatewayConfig) -> Iterator[Finding]:

@@ -136,6 +136,11 @@ class Exchange:
         return self._said in (Said.RESPONDING, Said.ANSWERING)
 
     @property
+    def streamable(self) -> bool:
+        """The response can have a body in pieces. Envoy gives one that came without a body none but a whole one."""
+        return self._response_has_body or self._arrived is not Arrived.RESPONSE_ENDED
+
+    @property
     def forward_limit_bytes(self) -> int | None:
         """How large a body may be forwarded; None: any that was taken.
 

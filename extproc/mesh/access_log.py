@@ -28,6 +28,8 @@ SERVICE_FIELDS = (
     "model",
     "operation",
     "pool",
+    "fallback_from",
+    "served_model",
     "arm",
     "rule",
     "prompt_tokens",
@@ -40,6 +42,8 @@ SERVICE_FIELDS = (
     "guard_score",
     "guard_over",
     "guard_families",
+    "priority",
+    "queued_ms",
 )
 """Keys of the dynamic metadata namespace that the service fills in; null in the log where it has not."""
 

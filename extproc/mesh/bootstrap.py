@@ -15,7 +15,9 @@ from envoy_data_plane.envoy.config.bootstrap.v3 import (
 )
 from envoy_data_plane.envoy.config.cluster.v3 import Cluster
 from envoy_data_plane.envoy.config.core.v3 import Node
+from envoy_data_plane.envoy.config.listener.v3 import Listener
 from envoy_data_plane.envoy.config.overload.v3 import OverloadManager, ResourceMonitor
+from envoy_data_plane.envoy.extensions.filters.network.http_connection_manager.v3 import Rds
 from envoy_data_plane.envoy.extensions.resource_monitors.downstream_connections.v3 import (
     DownstreamConnectionsConfig,
 )
@@ -24,6 +26,7 @@ from envoy_data_plane.google.protobuf import Any
 from extproc.config.model import GatewayConfig
 from extproc.mesh import wire
 from extproc.mesh.clusters import pool_clusters
+from extproc.mesh.fallback import fallback_listener
 from extproc.mesh.listener import listener
 from extproc.mesh.processor import processor_cluster
 from extproc.mesh.render import plain, to_yaml
@@ -34,7 +37,7 @@ def bootstrap(config: GatewayConfig) -> Bootstrap:
     """A complete configuration that never changes while Envoy runs."""
     complete = base(config)
     complete.static_resources = BootstrapStaticResources(
-        listeners=[listener(config, None)], clusters=list(clusters(config))
+        listeners=list(listeners(config, None)), clusters=list(clusters(config))
     )
     return complete
 
@@ -61,6 +64,13 @@ def base(config: GatewayConfig) -> Bootstrap:
             ]
         ),
     )
+
+
+def listeners(config: GatewayConfig, rds: Rds | None) -> Iterator[Listener]:
+    """With their routes in them, or, with `rds`, got from there."""
+    yield listener(config, rds)
+    if config.fallback_address is not None:
+        yield fallback_listener(config, config.fallback_address, rds)
 
 
 def clusters(config: GatewayConfig) -> Iterator[Cluster]:

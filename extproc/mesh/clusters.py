@@ -10,6 +10,7 @@ Must not know: routes, and what the servers serve.
 
 import math
 from collections.abc import Iterator, Mapping
+from urllib.parse import quote
 
 from envoy_data_plane.envoy.config.cluster.v3 import (
     CircuitBreakers,
@@ -171,7 +172,9 @@ def _endpoint_weights(members: Mapping[str, pools.Cluster]) -> Mapping[str, int 
 
 def _health_check(pool: Pool) -> HealthCheck:
     health = pool.health
-    default_path = "/health" if pool.dialect is DialectName.OPENAI else "/v2/health/ready"
+    # A model is ready only on a server that is, and one model that isn't leaves the server's others where they are.
+    of_model = f"/v2/models/{quote(pool.model, safe='')}/ready"
+    default_path = "/health" if pool.dialect is DialectName.OPENAI else of_model
     return HealthCheck(
         timeout=wire.seconds(health.timeout_s),
         interval=wire.seconds(health.interval_s),
@@ -187,7 +190,7 @@ def _health_check(pool: Pool) -> HealthCheck:
 
 def _outlier_detection(pool: Pool) -> OutlierDetection:
     outliers = pool.outlier_detection
-    others = sum(len(cluster.endpoints) for cluster in pool.clusters.values()) > 1
+    others = bool(pool.fallback) or sum(len(cluster.endpoints) for cluster in pool.clusters.values()) > 1
     return OutlierDetection(
         consecutive_5xx=outliers.consecutive_5xx,
         consecutive_gateway_failure=outliers.consecutive_5xx,
@@ -195,7 +198,7 @@ def _outlier_detection(pool: Pool) -> OutlierDetection:
         interval=wire.seconds(1),
         base_ejection_time=wire.seconds(outliers.ejection_s),
         max_ejection_percent=outliers.max_ejected_percent,
-        # The only endpoint of its cluster too, if another cluster can take over; not the only one of its pool.
+        # The only endpoint of its cluster too, if another cluster or pool can take over; not the last one there is.
         always_eject_one_host=others,
         # A good answer to the health check is no proof: a Triton whose model process died still gives one.
         successful_active_health_check_uneject_host=False,

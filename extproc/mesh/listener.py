@@ -40,7 +40,7 @@ from extproc.mesh.tokens import token_filter
 from extproc.mesh.tracing import tracing
 
 _MAX_HEADERS = 100
-_MAX_HEADERS_KB = 60
+MAX_HEADERS_KB = 60
 _STREAM_WINDOW_BYTES = 256 * 1024
 _CONNECTION_WINDOW_BYTES = 1024 * 1024
 
@@ -96,7 +96,7 @@ def connection_manager(config: GatewayConfig) -> HttpConnectionManager:
         merge_slashes=True,
         path_with_escaped_slashes_action=HttpConnectionManagerPathWithEscapedSlashesAction.REJECT_REQUEST,
         server_name="extproc",
-        max_request_headers_kb=_MAX_HEADERS_KB,
+        max_request_headers_kb=MAX_HEADERS_KB,
         stream_idle_timeout=wire.seconds(gateway.stream_idle_timeout_s),
         request_timeout=wire.seconds(gateway.request_timeout_s),
         request_headers_timeout=wire.seconds(gateway.request_headers_timeout_s),
@@ -130,6 +130,7 @@ def _http2(gateway: Gateway) -> Http2ProtocolOptions:
 
 
 def router() -> HttpFilter:
+    """To the pools, and back without what only the service may say."""
     codec = HttpFilter(name="envoy.filters.http.upstream_codec", typed_config=Any.pack(UpstreamCodec()))
     router = Router(
         # Else answers and upstream requests would carry timings and attempt counts as x-envoy-* headers.

@@ -9,6 +9,7 @@ PROCESSOR_CLUSTER = "extproc"
 COLLECTOR_CLUSTER = "otlp"
 ROUTES = "extproc"
 LISTENER = "extproc"
+FALLBACK_LISTENER = "extproc-fallback"
 PROCESSOR_FILTER = "envoy.filters.http.composite"
 
 METADATA_NAMESPACE = "extproc"

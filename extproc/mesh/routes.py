@@ -37,13 +37,16 @@ from extproc.mesh import names, wire
 from extproc.mesh.health import health_routes
 
 # Failures before an upstream can have begun to answer; `reset-before-request` means that not even the whole
-# request had been sent. A 503 is Triton's refusal to take a request (model not ready, queue full).
+# request had been sent. A 503 is Triton's refusal to take a request (model not ready, queue full); 502 and 504 are what
+# a proxy before a server says of it.
 _RETRY_ON = "connect-failure,refused-stream,reset-before-request,retriable-status-codes"
-_RETRIABLE_STATUS_CODES = [503]
+_RETRIABLE_STATUS_CODES = [502, 503, 504]
+# One server has enough to do, and says when to come back; another may have time now.
+_BUSY = 429
 # Triton's generate endpoints say 400 to every failure of a model, and that of a dead model's process while they still
 # are "ready". The gateway wrote the request, so another server may well do better. Outlier detection doesn't count
 # them: a client with a parameter that the backend refuses could have servers ejected.
-_RETRIABLE_GENERATE_STATUS_CODES = [400, 503]
+_FAILED_GENERATE = 400
 
 # What a client has no business telling an upstream, and what is the gateway's own.
 _NOT_FOR_UPSTREAMS = [
@@ -137,7 +140,6 @@ def _weighted(name: str, pool: Pool) -> WeightedCluster:
 
 def _retry_policy(pool: Pool) -> RetryPolicy:
     by_cluster = len(pool.clusters) > 1 and pool.balancing is Balancing.WEIGHTED
-    generates = pool.dialect is DialectName.TRITON_GENERATE
     next_cluster = RetryPolicyRetryPriority(
         name="envoy.retry_priorities.previous_priorities",
         typed_config=Any.pack(PreviousPrioritiesConfig(update_frequency=1)),
@@ -147,13 +149,22 @@ def _retry_policy(pool: Pool) -> RetryPolicy:
     )
     return RetryPolicy(
         retry_on=_RETRY_ON,
-        retriable_status_codes=_RETRIABLE_GENERATE_STATUS_CODES if generates else _RETRIABLE_STATUS_CODES,
+        retriable_status_codes=_retriable_status_codes(pool),
         num_retries=pool.retries,
         per_try_idle_timeout=wire.seconds(pool.idle_timeout_s),
         retry_host_predicate=[other_endpoint],
         host_selection_retry_max_attempts=5,
         retry_priority=next_cluster if by_cluster else None,
     )
+
+
+def _retriable_status_codes(pool: Pool) -> list[int]:
+    if sum(len(cluster.endpoints) for cluster in pool.clusters.values()) == 1:
+        return _RETRIABLE_STATUS_CODES
+    elsewhere = [_BUSY]
+    if pool.dialect is DialectName.TRITON_GENERATE:
+        elsewhere.append(_FAILED_GENERATE)
+    return sorted([*_RETRIABLE_STATUS_CODES, *elsewhere])
 
 
 def _nothing_here() -> Route:

@@ -20,8 +20,7 @@ from envoy_data_plane.google.protobuf import Any
 
 from extproc.config.model import GatewayConfig
 from extproc.mesh import names, warming
-from extproc.mesh.bootstrap import base, clusters
-from extproc.mesh.listener import listener
+from extproc.mesh.bootstrap import base, clusters, listeners
 from extproc.mesh.render import plain, to_yaml
 from extproc.mesh.routes import routes
 
@@ -63,7 +62,7 @@ def write_xds(config: GatewayConfig, directory: pathlib.Path, now_s: float | Non
     if last_clusters:
         warming.await_clusters(config.gateway.admin, needed)
     _replace(directory / _ROUTES, to_yaml(wanted_routes))
-    _replace(directory / _LISTENERS, to_yaml(_response(config, [listener(config, rds)])))
+    _replace(directory / _LISTENERS, to_yaml(_response(config, listeners(config, rds))))
     _replace(directory / _BOOTSTRAP, to_yaml(plain(initial)))
     return directory / _BOOTSTRAP
 

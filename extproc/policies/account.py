@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 from extproc.config.policy import PolicySettings
-from extproc.money import cost_nano
+from extproc.money import Price, cost_nano
 from extproc.policies.context import RequestContext
 from extproc.policies.interface import CONTINUE, Services, Termination, Verdict
 
@@ -50,7 +50,7 @@ class Account:
         event["status"] = progress.status
         event["duration_ms"] = round(duration_s * 1e3, 3)
         held = ctx.held
-        owed = [] if held is None else held.owed(progress.totals, charged=is_charged(ctx, termination))
+        owed = [] if held is None else held.owed(progress.totals, price_of(ctx), charged=is_charged(ctx, termination))
         self._usage.closed(ctx.request_id, event, owed)
 
     def _known(self, ctx: RequestContext) -> Facts:
@@ -64,14 +64,14 @@ class Account:
 
 def facts_known_at_forward(ctx: RequestContext) -> Facts:
     """Who asks for what, for the access log and the usage event (proto: extproc.v1.ExchangeMetadata)."""
-    principal = ctx.principal
+    principal, pool = ctx.principal, ctx.serving_pool
     return {
         "principal": principal.id,
         "team": principal.team,
         "tier": principal.tier,
         "operation": ctx.operation,
         "model": ctx.model_name,
-        "pool": ctx.pool.name if ctx.pool is not None else "",
+        "pool": pool.name if pool is not None else "",
         "arm": ctx.arm,
         "rule": "" if ctx.destination is None else ctx.destination.rule,
         "prompt_tokens": ctx.progress.totals.prompt_tokens,
@@ -101,9 +101,15 @@ def is_charged(ctx: RequestContext, termination: Termination) -> bool:
     return ctx.admitted and termination in (Termination.COMPLETED, Termination.CANCELLED)
 
 
+def price_of(ctx: RequestContext) -> Price | None:
+    """What the model that serves it costs."""
+    price = ctx.serving_model.config.price if ctx.model_name else None
+    return None if price is None else price.exact
+
+
 def price_facts(ctx: RequestContext, termination: Termination) -> Facts:
     """What the exchange costs, in nano-units (10^-9) of the currency; no currency where the model has no price."""
-    price = ctx.model.config.price if ctx.model_name else None
+    price = ctx.serving_model.config.price if ctx.model_name else None
     if price is None:
         return {"price_nano": 0, "currency": ""}
     totals, nano = ctx.progress.totals, 0
@@ -124,11 +130,29 @@ def facts_known_at_end(ctx: RequestContext, termination: Termination) -> Facts:
         "reason": ctx.reason,
         "cache": "" if ctx.caching is None else ctx.caching.result,
         "redacted": 0 if ctx.redaction is None else ctx.redaction.changed,
+        **_fallback_facts(ctx),
         **_guard_facts(ctx),
+        **_queue_facts(ctx),
     }
     if progress.first_bytes_s is not None:
         facts["ttft_ms"] = round((progress.first_bytes_s - ctx.arrived_s) * 1e3, 3)
     return facts
+
+
+def _fallback_facts(ctx: RequestContext) -> Facts:
+    """Empty where the pool that was asked first served."""
+    if ctx.served is None or ctx.pool is None:
+        return {}
+    return {"pool": ctx.served.pool.name, "fallback_from": ctx.pool.name, "served_model": ctx.served.model.name}
+
+
+def _queue_facts(ctx: RequestContext) -> Facts:
+    """Empty where there is no line before the pool, or the request never came to it."""
+    place = ctx.place
+    if place is None:
+        return {}
+    waited_ms = round(place.waited_s * 1e3, 3)
+    return {"priority": place.priority.name, "queue_position": place.position, "queued_ms": waited_ms}
 
 
 def _guard_facts(ctx: RequestContext) -> Facts:

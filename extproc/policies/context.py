@@ -8,6 +8,7 @@ from msgspec import Struct, field
 
 from extproc.dialects.feedback import Feedback
 from extproc.dialects.interface import InferenceRequest, RequestHead, Route, TokenTotals
+from extproc.policies.admit_place import Place
 from extproc.policies.cache_exchange import Caching
 from extproc.policies.guard_result import GuardResult
 from extproc.policies.limit_hold import Hold
@@ -40,6 +41,14 @@ class Progress(Struct):
     step_s: dict[str, float] = {}
 
 
+class Served(Struct):
+    """Who answers in place of the pool that was asked first. `body_headers` say what its body is."""
+
+    pool: Pool
+    model: Model
+    body_headers: tuple[tuple[str, str], ...] = ()
+
+
 class RequestContext:
     """One exchange as the policies see it.
 
@@ -56,6 +65,7 @@ class RequestContext:
     model: Model  # journey (parsing); route, where another than the one asked for serves it
     scan: Scan | None = None  # scan: the encoder at work on its texts; None: there is no encoder
     pool: Pool | None = None  # route
+    served: Served | None = None  # fallback: who answers, because `pool` did not
     destination: Destination | None = None  # route: where it goes, and who said so
     prompt_tokens: int | None = None  # count_tokens
     default_output_tokens: int = 0  # count_tokens
@@ -68,6 +78,7 @@ class RequestContext:
     asked: Asked | None = None  # semantic_cache: its question, where answers can be found by it
     governed: bool = False  # limit: its caller is known, so that its attempt counts
     held: Hold | None = None  # limit: what it reserved
+    place: Place | None = None  # admit: where it stood in the line before its pool; None: there is none
     redaction: Redaction | None = None  # redact: its placeholders and its counts
     trace: Trace | None = None  # journey: what to tell of it, if Envoy samples it
     rated: Feedback | None = None  # journey: what a user says of an answer
@@ -126,6 +137,16 @@ class RequestContext:
         """The client asked for a stream. False while the request is not parsed."""
         request = self.__dict__.get("request")
         return request is not None and request.stream
+
+    @property
+    def serving_pool(self) -> Pool | None:
+        """The pool that answers, or is asked to."""
+        return self.pool if self.served is None else self.served.pool
+
+    @property
+    def serving_model(self) -> Model:
+        """The model that answers, or is asked to: the one asked for, unless a fallback serves another."""
+        return self.model if self.served is None else self.served.model
 
     @property
     def model_name(self) -> str:

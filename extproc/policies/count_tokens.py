@@ -20,6 +20,7 @@ from extproc.policies.context import RequestContext
 from extproc.policies.interface import CONTINUE, Reject, Services, Termination, Verdict
 from extproc.policies.prompt_tokens import INLINE_LIMIT_BYTES, counted
 from extproc.rejection import Rejection, invalid_request
+from extproc.routing.catalog import Model
 
 
 class Settings(PolicySettings):
@@ -37,21 +38,15 @@ class CountTokens:
         self._inline_limit_bytes = settings.inline_limit_bytes
 
     async def on_request(self, ctx: RequestContext) -> Verdict:
-        model = ctx.model
-        cap = 0 if ctx.request.output_limit_tokens == 0 else model.output_cap_tokens  # some generate nothing
-        if model.tokenizer is None:
-            ctx.default_output_tokens = cap
-            return CONTINUE
         try:
-            prompt_tokens = await counted(ctx, model.tokenizer, self._inline_limit_bytes)
+            measured = await measure(ctx, ctx.model, self._inline_limit_bytes)
         except InvalidRequest as error:
             return Reject(error.rejection)
-        ctx.prompt_tokens = ctx.progress.totals.prompt_tokens = prompt_tokens
-        window = model.config.context_window
-        asked = ctx.request.output_limit_tokens
-        if prompt_tokens + (asked or 0) > window or prompt_tokens >= window:
-            return Reject(_too_long(window, prompt_tokens, asked))
-        ctx.default_output_tokens = min(cap, window - prompt_tokens)
+        if isinstance(measured, Rejection):
+            return Reject(measured)
+        prompt_tokens, ctx.default_output_tokens = measured
+        if prompt_tokens is not None:
+            ctx.prompt_tokens = ctx.progress.totals.prompt_tokens = prompt_tokens
         return CONTINUE
 
     async def on_answer(self, ctx: RequestContext, events: Sequence[AnswerEvent]) -> Sequence[AnswerEvent]:
@@ -77,13 +72,29 @@ class CountTokens:
         """Count what came, if nobody else did; a broken-off stream may have told its usage only up to then."""
         progress, text = ctx.progress, "".join(ctx.progress.text)
         progress.text.clear()
-        tokenizer = ctx.model.tokenizer
+        tokenizer = ctx.serving_model.tokenizer
         if tokenizer is None or not text or progress.upstream_usage:
             return
         if len(text) <= self._inline_limit_bytes:
             progress.totals.completion_tokens = tokenizer.count_text(text)
         else:
             progress.totals.completion_tokens = await asyncio.to_thread(tokenizer.count_text, text)
+
+
+async def measure(
+    ctx: RequestContext, model: Model, inline_limit_bytes: int = INLINE_LIMIT_BYTES
+) -> tuple[int | None, int] | Rejection:
+    """How many tokens the prompt has (None: nobody can tell), and how many an answer may have where the request sets no
+    cap; a rejection where they don't fit into the model's window. Raises InvalidRequest."""
+    asked = ctx.request.output_limit_tokens
+    cap = 0 if asked == 0 else model.output_cap_tokens  # some generate nothing
+    if model.tokenizer is None:
+        return None, cap
+    prompt_tokens = await counted(ctx, model.tokenizer, inline_limit_bytes)
+    window = model.config.context_window
+    if prompt_tokens + (asked or 0) > window or prompt_tokens >= window:
+        return _too_long(window, prompt_tokens, asked)
+    return prompt_tokens, min(cap, window - prompt_tokens)
 
 
 def _believe(ctx: RequestContext, usage: Usage) -> None:

@@ -13,6 +13,7 @@ from typing import Any, ClassVar, Protocol
 
 from msgspec import Struct
 
+from extproc.admission import Admissions, OpenDoor
 from extproc.audit.record import AuditTrail, NoTrail
 from extproc.caching import AnswerStore, SemanticIndex
 from extproc.clock import Clock
@@ -183,5 +184,6 @@ class Services:
     verifier: PairVerifier | None = None
     clock: Clock = field(default_factory=Clock)
     pressure: Pressure = field(default_factory=Calm)
+    admissions: Admissions = field(default_factory=OpenDoor)
     tracer: Tracer = field(default_factory=NoTracer)
     experiments: Changes = field(default_factory=NoChanges)

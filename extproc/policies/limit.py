@@ -16,12 +16,11 @@ from extproc.config.policy import PolicyMode, PolicySettings
 from extproc.dialects.answer import AnswerEvent, Delta, Done
 from extproc.errors import DependencyError
 from extproc.limits import PERCENT, Admission, Charge, Limit, Measure, State
-from extproc.operation import Operation
-from extproc.policies.account import is_charged
+from extproc.policies.account import is_charged, price_of
 from extproc.policies.context import RequestContext
 from extproc.policies.interface import CONTINUE, Answer, Continue, Reject, Services, Termination, Verdict
 from extproc.policies.limit_answers import TOLD, headers, impossible, is_soft, refusal
-from extproc.policies.limit_expected import ExpectedOutput
+from extproc.policies.limit_expected import ExpectedOutput, cap_tokens, prompt_tokens
 from extproc.policies.limit_hold import Hold
 from extproc.policies.limit_rules import Applied, Rules, Size, charges, fitting_output
 from extproc.policies.limit_settings import KnownAnswers, Midstream, Settings
@@ -29,8 +28,6 @@ from extproc.policies.limit_settings import KnownAnswers, Midstream, Settings
 CUT = "limit_reached"
 """The reason of an answer that was ended because its limit was spent."""
 
-_GENERATING = frozenset({Operation.CHAT, Operation.COMPLETIONS})
-_BYTES_PER_TOKEN = 4
 _LONGEST_BLOCK_MS = 5000  # if Redis forgets meanwhile, so do we
 _MOST_BLOCKED = 10_000
 _SHARES = (0.1, 0.25, 0.5, 0.75, 0.8, 0.85, 0.9, 0.95, 0.99, 1.0)
@@ -83,16 +80,16 @@ class LimitRequests:
         if not applied:
             ctx.held = Hold(admitted=False)
             return CONTINUE
-        cap_tokens = _cap(ctx)
-        expected = self._expected.expect(ctx.principal.id, ctx.model.name, cap_tokens)
+        cap = cap_tokens(ctx)
+        expected = self._expected.expect(ctx.principal.id, ctx.model.name, cap)
         price = ctx.model.config.price
-        size = Size(_prompt(ctx), expected, 0, None if price is None else price.exact)
-        output = fitting_output(applied, size, min(1, cap_tokens))
+        size = Size(prompt_tokens(ctx), expected, 0, None if price is None else price.exact)
+        output = fitting_output(applied, size, min(1, cap))
         if isinstance(output, Limit):
             return Reject(impossible(output))
         size = Size(size.prompt_tokens, output, 0, size.price)
         taken = charges(applied, size)
-        ctx.held = held = Hold(False, applied, size, cap_tokens, ctx.request.choices)
+        ctx.held = held = Hold(False, applied, size, cap, ctx.request.choices)
         settings = self._settings
         admission = await self._limiter.reserve(ctx.request_id, taken, settings.reservation_ttl_s, settings.redis_lost)
         held.admitted = admission.admitted
@@ -156,7 +153,8 @@ class LimitRequests:
         if not held.admitted:
             return
         totals = ctx.progress.totals
-        await self._limiter.settle(ctx.request_id, held.owed(totals, charged=is_charged(ctx, termination)))
+        owed = held.owed(totals, price_of(ctx), charged=is_charged(ctx, termination))
+        await self._limiter.settle(ctx.request_id, owed)
         self._usage.settled(ctx.request_id)
         # An answer that its cap or its limit ended says nothing about how long they are.
         whole = termination is Termination.COMPLETED and ctx.reason != CUT
@@ -242,17 +240,3 @@ class LimitRequests:
 
 def _requests(applied: Sequence[Applied]) -> list[Applied]:
     return [one for one in applied if one.limit.measure is Measure.REQUESTS]
-
-
-def _prompt(ctx: RequestContext) -> int:
-    """Exact where the model's tokenizer is configured."""
-    return len(ctx.body) // _BYTES_PER_TOKEN if ctx.prompt_tokens is None else ctx.prompt_tokens
-
-
-def _cap(ctx: RequestContext) -> int:
-    """The longest that all its answers together can become."""
-    request = ctx.request
-    if request.operation not in _GENERATING:
-        return 0
-    asked = request.output_limit_tokens
-    return (ctx.default_output_tokens if asked is None else asked) * request.choices

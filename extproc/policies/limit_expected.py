@@ -1,4 +1,4 @@
-"""How long an answer will probably be: a quantile of what this key got from this model lately.
+"""How much a request will probably use: its prompt, its cap, and what this key's answers from this model were like.
 
 In the memory of one worker; a wrong guess costs only a reservation that is too large or is drawn up in mid-stream.
 """
@@ -7,10 +7,29 @@ from __future__ import annotations
 
 from collections import OrderedDict, deque
 
+from extproc.operation import Operation
+from extproc.policies.context import RequestContext
+
 QUANTILE = 0.9
 _REMEMBERED = 64
 _ENOUGH = 5
 _CAPACITY = 10_000
+_GENERATING = frozenset({Operation.CHAT, Operation.COMPLETIONS})
+_BYTES_PER_TOKEN = 4
+
+
+def prompt_tokens(ctx: RequestContext) -> int:
+    """Exact where the model's tokenizer is configured."""
+    return len(ctx.body) // _BYTES_PER_TOKEN if ctx.prompt_tokens is None else ctx.prompt_tokens
+
+
+def cap_tokens(ctx: RequestContext) -> int:
+    """The longest that all its answers together can become."""
+    request = ctx.request
+    if request.operation not in _GENERATING:
+        return 0
+    asked = request.output_limit_tokens
+    return (ctx.default_output_tokens if asked is None else asked) * request.choices
 
 
 class ExpectedOutput:

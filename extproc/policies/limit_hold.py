@@ -12,6 +12,7 @@ from msgspec import Struct
 from extproc.dialects.answer import AnswerEvent, Delta, Done, Failed, Usage
 from extproc.dialects.interface import TokenTotals
 from extproc.limits import Measure
+from extproc.money import Price
 from extproc.policies.limit_rules import Applied, Size, settled
 
 _CHARS_PER_TOKEN = 4
@@ -57,13 +58,13 @@ class Hold(Struct):
         self.finished += 1
         self.ended = self.ended or self.finished >= self.choices
 
-    def owed(self, totals: TokenTotals, *, charged: bool) -> list[int]:
-        """What each charge is settled to. Nothing where nothing was taken."""
+    def owed(self, totals: TokenTotals, price: Price | None, *, charged: bool) -> list[int]:
+        """What each charge is settled to, at the price of the model that served. Nothing where nothing was taken."""
         if not self.admitted:
             return []
         size = None
         if charged:
-            size = Size(totals.prompt_tokens, totals.completion_tokens, totals.cached_tokens, self.size.price)
+            size = Size(totals.prompt_tokens, totals.completion_tokens, totals.cached_tokens, price)
         return [settled(one.limit.measure, size) for one in self.applied]
 
     @property

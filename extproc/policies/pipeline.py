@@ -18,6 +18,7 @@ from extproc.dialects.answer import AnswerEvent
 from extproc.dialects.feedback import Feedback
 from extproc.errors import DependencyError
 from extproc.policies.account import Account
+from extproc.policies.admit import Admit
 from extproc.policies.affinity import KeepToEndpoint
 from extproc.policies.cache import Cache
 from extproc.policies.context import RequestContext
@@ -72,6 +73,7 @@ ON_REQUEST: tuple[type[RequestPolicy], ...] = (
     Redact,
     SemanticCache,
     LimitRequests,
+    Admit,
     KeepToEndpoint,
     Account,
 )
@@ -93,6 +95,7 @@ ON_CLOSE: tuple[type[ClosePolicy], ...] = (
     CountTokens,
     Account,
     LimitRequests,
+    Admit,
     Redact,
     FilterContent,
     Cache,

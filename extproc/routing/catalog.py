@@ -67,14 +67,23 @@ class Model:
 
 
 @dataclass(frozen=True, slots=True)
+class Fallback:
+    """Another pool for what one failed to answer. `model` None: it serves the same model."""
+
+    pool: Pool
+    model: Model | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Catalog:
     """Every model, pool and experiment, by name, and where models were served before: one each for every pool of
-    another name, the latest first."""
+    another name, the latest first; and by a pool's name what to try when it fails, in order."""
 
     models: Mapping[str, Model]
     pools: Mapping[str, Pool]
     earlier: Mapping[str, tuple[Model, ...]]
     experiments: Mapping[str, Experiment] = field(default_factory=dict)
+    fallbacks: Mapping[str, tuple[Fallback, ...]] = field(default_factory=dict)
 
     def served(self, name: str, reachable: Container[str] | None) -> Model | None:
         """The model as it is, or was last, in one of the `reachable` pools (None: any); None if there is none.
@@ -103,9 +112,13 @@ def build(config: GatewayConfig, before: Catalog | None = None) -> Catalog:
         name: Model(name, model, pools[model.pool], _tokenizer(model), _version(model))
         for name, model in config.models.items()
     }
+    fallbacks = {
+        name: tuple(Fallback(pools[one.pool], models.get(one.public_model or "")) for one in pool.fallback)
+        for name, pool in config.pools.items()
+    }
     earlier = {name: _earlier(model, before) for name, model in models.items()}
     experiments = {name: experiment_of(name, experiment) for name, experiment in config.experiments.items()}
-    return Catalog(models, pools, earlier, experiments)
+    return Catalog(models, pools, earlier, experiments, fallbacks)
 
 
 def _earlier(model: Model, before: Catalog | None) -> tuple[Model, ...]:

@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import logging
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import orjson
@@ -31,8 +31,15 @@ _log = logging.getLogger(__name__)
 class LedgerFeed(Collector):
     """Carries until it is told to finish. Collected by Prometheus's client, it says how that goes."""
 
-    def __init__(self, reader: SpoolReader, ledger: Ledger) -> None:
+    def __init__(
+        self,
+        reader: SpoolReader,
+        ledger: Ledger,
+        carried: Callable[[Sequence[Mapping[str, Any]]], None] = lambda _: None,
+    ) -> None:
+        """`carried` is told of the events that have reached the ledger."""
         self._reader = reader
+        self._carried = carried
         self._ledger = ledger
         self._retired: list[Ledger] = []
         self._lost = False
@@ -43,9 +50,13 @@ class LedgerFeed(Collector):
         for outcome in ("recorded", "known", "unreadable"):
             records.add_metric([outcome], self._outcomes[outcome])
         yield records
-        waiting = self._reader.waiting_bytes()
+        waiting = self.waiting_bytes()
         yield GaugeMetricFamily("extproc_ledger_waiting_bytes", "Spooled and not in the ledger yet.", waiting)
         yield GaugeMetricFamily("extproc_ledger_degraded", "1 while the ledger is lost.", int(self._lost))
+
+    def waiting_bytes(self) -> int:
+        """Spooled and not in the ledger yet. May be asked from another thread."""
+        return self._reader.waiting_bytes()
 
     def change(self, ledger: Ledger) -> None:
         """From now on carry to this one."""
@@ -90,6 +101,7 @@ class LedgerFeed(Collector):
         new = await self._ledger.append(events) if events else 0
         self._note(None)
         self._reader.done(batch)
+        self._carried(events)
         self._outcomes["recorded"] += new
         self._outcomes["known"] += len(events) - new
         return True

@@ -18,6 +18,7 @@ from extproc.telemetry.exemplars import Exemplars
 from extproc.telemetry.values import QuickHistogram, share_values
 
 if TYPE_CHECKING:
+    from extproc.admission import Use
     from extproc.policies.context import RequestContext
     from extproc.policies.interface import Termination
 
@@ -35,6 +36,8 @@ _POLICY_S = (0.00001, 0.00003, 0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.
 _ENCODER_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
 _PROVIDERS = ("cpu", "cuda", "triton")
 _BATCH_TEXTS = (1, 2, 4, 8, 16, 32, 64, 128)
+_WAIT_S = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
+_POSITION = (1, 2, 4, 8, 16, 32, 64, 128, 256, 1024)
 _OVERHEAD_S = (0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0)
 _RELOADS = ("taken", "refused")
 _NANO = 1e9
@@ -194,6 +197,46 @@ class CacheMetrics:
         self._reports.labels("known" if known else "unknown").inc()
 
 
+class AdmissionMetrics:
+    """The series of the lines before pools. `priority` is `P0` to `P3`."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        def gauge(name: str, text: str) -> Gauge:  # each worker tells the same of all of them together
+            return Gauge(name, text, ("pool", "priority"), registry=registry, multiprocess_mode="livemostrecent")
+
+        self._ended = Counter(
+            "extproc_admissions_total", "Requests that came to a pool's line, by what became of them.",
+            ("pool", "priority", "outcome"), registry=registry,
+        )  # fmt: skip
+        self._wait_s = QuickHistogram(
+            "extproc_queue_wait_seconds", "Waits for a slot.", ("priority",), buckets=_WAIT_S, registry=registry
+        )
+        self._position = QuickHistogram(
+            "extproc_queue_position", "Places that requests came to wait in.", ("priority",), buckets=_POSITION,
+            registry=registry,
+        )  # fmt: skip
+        self._requests = gauge("extproc_pool_requests", "Requests at work in a pool, of all replicas.")
+        self._tokens = gauge("extproc_pool_tokens", "Tokens of the requests at work in a pool, of all replicas.")
+        self._waiting = gauge("extproc_pool_waiting", "Requests that wait for a pool, of all replicas.")
+
+    def ended(self, pool: str, priority: str, outcome: str) -> None:
+        """`outcome`: at_once, waited, full, shed, too_long, left."""
+        self._ended.labels(pool, priority, outcome).inc()
+
+    def queued(self, priority: str, position: int) -> None:
+        self._position.labels(priority).observe(position)
+
+    def waited(self, priority: str, seconds: float) -> None:
+        self._wait_s.labels(priority).observe(seconds)
+
+    def used(self, pool: str, use: Use) -> None:
+        for gauge, amounts in (
+            (self._requests, use.requests), (self._tokens, use.tokens), (self._waiting, use.waiting)
+        ):  # fmt: skip
+            for level, amount in enumerate(amounts):
+                gauge.labels(pool, f"P{level}").set(amount)
+
+
 class RoutingMetrics:
     """Where requests went. Rules, experiments and arms are those of gateway.yaml."""
 
@@ -250,6 +293,9 @@ class Metrics:
             "extproc_policy_failures_total", "Policies whose dependency failed, or which failed at the end.",
             ("policy", "dependency"),
         )  # fmt: skip
+        self._fallbacks = counter(
+            "extproc_fallbacks_total", "Other pools tried for what a pool failed to answer.", ("pool", "to", "outcome")
+        )
         self._reloads = counter("extproc_config_reloads_total", "Configuration reloads.", ("outcome",))
         for outcome in _RELOADS:  # nothing refused is worth seeing, too
             self._reloads.labels(outcome)
@@ -277,6 +323,7 @@ class Metrics:
         self._policy_duration = functools.cache(policy_seconds.labels)
         self.encoder = EncoderMetrics(registry)
         self.cache = CacheMetrics(registry)
+        self.admission = AdmissionMetrics(registry)
         self.routing = RoutingMetrics(registry)
 
     def histogram(self, name: str, text: str, buckets: tuple[float, ...], labels: tuple[str, ...] = ()) -> Histogram:
@@ -293,7 +340,7 @@ class Metrics:
 
     def exchange_ended(self, ctx: RequestContext, termination: Termination, duration_s: float) -> None:
         progress, model = ctx.progress, ctx.model_name
-        pool = ctx.pool.name if ctx.pool is not None else ""
+        pool = ctx.serving_pool.name if ctx.serving_pool is not None else ""
         self._exchange_count(ctx.operation, model, pool, termination, ctx.reason).inc()
         self._overhead.observe(progress.overhead_s)
         for policy in ctx.degraded:
@@ -344,6 +391,10 @@ class Metrics:
 
     def policy_failed(self, policy: str) -> None:
         self._policy_failures.labels(policy, "none").inc()
+
+    def fell_back(self, pool: str, to: str, outcome: str) -> None:
+        """`outcome`: answered, failed, or unfit (the other pool can't take this request)."""
+        self._fallbacks.labels(pool, to, outcome).inc()
 
     def reloaded(self, outcome: str) -> None:
         self._reloads.labels(outcome).inc()

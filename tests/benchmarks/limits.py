@@ -24,7 +24,7 @@ import redis.asyncio
 
 from extproc import gateway_file
 from extproc.clock import Clock
-from extproc.config.model import GatewayConfig
+from extproc.config.model import GatewayConfig, GrpcServer
 from extproc.config.policy import PolicyMode
 from extproc.exchange.messages import Event, RequestBody, RequestHeaders, ResponseBody, ResponseHeaders
 from extproc.limits import Charge, Limit, Lost, Measure, Period, bucket, budget, gauge, key_of, sliding
@@ -181,14 +181,14 @@ class LimitedRig(Rig):
         super().__init__(run_dir)
         self._name, self._policies = "", ""
 
-    def config(self, heart: str) -> tuple[GatewayConfig, Path]:
-        _, path = super().config(self._name)
+    def config(self, heart: str, server: GrpcServer = GrpcServer.GRPCIO, more: str = "") -> tuple[GatewayConfig, Path]:
+        _, path = super().config(self._name, server, more)
         path.write_text(path.read_text().replace("no-redis.sock", "redis.sock") + self._policies)
         return gateway_file.load(path), path
 
     def service(self, name: str, policies: str) -> Heart:
         self._name, self._policies = name, policies
-        return replace(self.ours(), name=name)
+        return replace(self.ours(GrpcServer.GRPCIO), name=name)
 
 
 def through_envoy(directory: Path, seconds: float, rounds: int) -> None:

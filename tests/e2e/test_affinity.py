@@ -231,7 +231,8 @@ def test_an_overloaded_endpoint_is_passed_over(world: World) -> None:
     assert len(active) > 1
 
 
-def test_a_retry_goes_to_any_other_endpoint(world: World) -> None:
+def test_a_retry_goes_to_another_endpoint(world: World) -> None:
+    """Any other, by chance, until the failing one is ejected; then the key has another home."""
     home = world.chat("maglev", "Hello!", headers={"x-session": "one"})
 
     def refuses_at_home(address: str) -> Script:
@@ -239,7 +240,7 @@ def test_a_retry_goes_to_any_other_endpoint(world: World) -> None:
 
     with world.scripted(refuses_at_home):
         others = {world.chat("maglev", "Hello!", headers={"x-session": "one"}) for _ in range(40)}
-    assert others == set(world.addresses) - {home}
+    assert others <= set(world.addresses) - {home}
 
 
 @pytest.mark.parametrize(

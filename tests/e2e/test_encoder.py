@@ -56,7 +56,7 @@ def with_policy(directory: pathlib.Path) -> Mapping[str, str]:
     (package / "policies" / "judge.py").write_text(POLICY)
     pipeline = package / "policies" / "pipeline.py"
     text = pipeline.read_text()
-    place = "    LimitRequests,\n    Account,\n)"
+    place = "    Account,\n)"
     assert text.count(place) == 1
     text = text.replace(place, f"    Judge,\n{place}")
     imported = "from extproc.policies.limit import"

@@ -13,7 +13,7 @@ from extproc.stack.stack import Stack
 from tests.helpers.beside import GatewayBeside
 
 SHIPPED = pathlib.Path(__file__).parents[2] / "envoy" / "gateway.yaml"
-OFFERED = ("limit", "redact", "guard", "content_filter", "semantic_cache")
+OFFERED = ("limit", "admit", "redact", "guard", "content_filter", "semantic_cache")
 QUESTION = "How do I disable two-factor authentication?"
 
 pytestmark = pytest.mark.xdist_group("everything_on")

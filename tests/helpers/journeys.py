@@ -10,6 +10,7 @@ from typing import Any
 from prometheus_client import CollectorRegistry
 
 from extproc import gateway_file
+from extproc.admission import Admissions, OpenDoor
 from extproc.audit.record import AuditTrail, NoTrail
 from extproc.caching import AnswerStore
 from extproc.clock import Clock
@@ -100,6 +101,7 @@ class Inside:
         pressure: Pressure | None = None,
         encoder: Encoder | None = None,
         audit: AuditTrail | None = None,
+        admissions: Admissions | None = None,
     ) -> None:
         hasher = KeyHasher(SECRET.encode())
         path = directory / "gateway.yaml"
@@ -120,6 +122,7 @@ class Inside:
             neighbours=RedisNeighbours(store),
             encoder=encoder,
             audit=audit or NoTrail(),
+            admissions=admissions or OpenDoor(),
         )
         built = pipeline.build({**config.policies, **(settings or {})}, self.services)
         self._tasks: set[asyncio.Task[None]] = set()

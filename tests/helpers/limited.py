@@ -98,30 +98,48 @@ class Answer:
 
 
 class Limited:
-    """Started by its constructor; close it. Keys are `{id: tier}`; a key's text is its id."""
+    """Started by its constructor; close it. Keys are `{id: tier}`; a key's text is its id.
 
-    def __init__(self, directory: pathlib.Path, keys: Mapping[str, str], policy: str, *, workers: int = 1) -> None:
+    `policies` are more of them beside `limit`, whose section `policy` is; `upstream` is the port of one of the test's
+    own.
+    """
+
+    def __init__(
+        self,
+        directory: pathlib.Path,
+        keys: Mapping[str, str],
+        policy: str,
+        *,
+        workers: int = 1,
+        policies: str = "",
+        upstream: int | None = None,
+    ) -> None:
         directory.mkdir(exist_ok=True)
         (directory / "redis").mkdir()
         self.keys = dict(keys)
         with contextlib.ExitStack() as undo:
             self.redis = RedisServer(directory / "redis")
             undo.callback(self.redis.close)
-            port = _free_port()
             self._guardian = Guardian()
             undo.callback(self._guardian.close)
-            command = (sys.executable, "-m", "tests.helpers.llm", str(port))
-            environment = {"PYTHONPATH": str(REPOSITORY), "PATH": "/usr/bin:/bin"}
-            upstream = Process("upstream", command, environment, directory / "upstream.log", self._guardian)
-            upstream.start()
-            undo.callback(upstream.kill)
-            upstream.wait_ready(lambda: _listens(port), 10.0, threading.Event())
+            port = self._start_upstream(directory, undo) if upstream is None else upstream
             text = CONFIG.replace("{keys}", "\n".join(self._static(key) for key in keys))
             text += textwrap.indent(textwrap.dedent(policy), "    ")
+            text += textwrap.indent(textwrap.dedent(policies), "  ")
             given = {"REDIS_URL": self.redis.url, "EXTPROC_KEY_SECRET": SECRET, "UPSTREAM_PORT": str(port)}
             stack = cast("Stack", _Environment(given))
             self.gateway = GatewayBeside(stack, directory, text, workers=workers)
             self._undo = undo.pop_all()
+
+    def _start_upstream(self, directory: pathlib.Path, undo: contextlib.ExitStack) -> int:
+        port = _free_port()
+        command = (sys.executable, "-m", "tests.helpers.llm", str(port))
+        environment = {"PYTHONPATH": str(REPOSITORY), "PATH": "/usr/bin:/bin"}
+        upstream = Process("upstream", command, environment, directory / "upstream.log", self._guardian)
+        upstream.start()
+        undo.callback(upstream.kill)
+        upstream.wait_ready(lambda: _listens(port), 10.0, threading.Event())
+        return port
 
     def close(self) -> None:
         self.gateway.close()
@@ -162,12 +180,18 @@ class Limited:
 
 
 async def ask(
-    client: httpx.AsyncClient, key: str, prompt: str = "Hi", *, leave_after: int | None = None, **more: Any
+    client: httpx.AsyncClient,
+    key: str,
+    prompt: str = "Hi",
+    *,
+    leave_after: int | None = None,
+    headers: Mapping[str, str] | None = None,
+    **more: Any,
 ) -> Answer:
     """One chat; the client leaves after so many pieces."""
     began_s = asyncio.get_running_loop().time()
     body = {"model": MODEL, "messages": [{"role": "user", "content": prompt}], **more}
-    headers = {"authorization": f"Bearer {key}"}
+    headers = {"authorization": f"Bearer {key}", **(headers or {})}
     text, cut = "", False
     async with client.stream("POST", "/v1/chat/completions", json=body, headers=headers) as answer:
         try:

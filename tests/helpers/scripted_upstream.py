@@ -40,6 +40,7 @@ class Call(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
     owner: "ScriptedUpstream"
+    seen: Seen
 
     def log_message(self, *_: Any) -> None:
         pass
@@ -49,14 +50,15 @@ class Call(http.server.BaseHTTPRequestHandler):
             super().handle()
 
     def do_GET(self) -> None:
-        if self.path in ("/health", "/v2/health/ready"):
+        if self.headers.get("user-agent") == "Envoy/HC":
             self.answer(200 if self.owner.healthy else 503, b"")
         else:
             self.do_POST()
 
     def do_POST(self) -> None:
         headers = tuple((name.lower(), value) for name, value in self.headers.items())
-        self.owner.seen.append(Seen(self.command, self.path, headers, self._read_body()))
+        self.seen = Seen(self.command, self.path, headers, self._read_body())
+        self.owner.seen.append(self.seen)
         self.owner.script(self)
 
     do_PUT = do_HEAD = do_DELETE = do_OPTIONS = do_POST  # noqa: N815 (the base class's way of naming)

@@ -63,7 +63,8 @@ class ServedGateway:
         workers: int,
         policies: str,
         server: GrpcServer,
-        tls: str = "null",
+        tls: str,
+        more: Mapping[str, str],
     ) -> None:
         base = ports.free_base()
         self.port, self.admin_port = base, base + 1
@@ -72,7 +73,11 @@ class ServedGateway:
         self._guardian = Guardian()
         self._clients = ExitStack()
         self._config_file = directory / "gateway.yaml"
-        self._config_file.write_text(_text(directory, base, upstreams, workers, server, tls) + policies)
+        text = _text(directory, base, upstreams, workers, server, tls) + policies
+        for section, lines in more.items():
+            inner = textwrap.indent(textwrap.dedent(lines), "  ")
+            text = text.replace(f"\n{section}:\n", f"\n{section}:\n{inner}\n", 1)
+        self._config_file.write_text(text)
         self.config = configuration.load(self._config_file, pipeline.SETTINGS)
         bootstrap = write_xds(self.config, directory / "xds")
         serve = (sys.executable, "-m", "extproc", "serve", "--config", str(self._config_file))
@@ -155,11 +160,12 @@ def served(
     policies: str = "",
     server: GrpcServer = GrpcServer.GRPCIO,
     tls: str = "null",
+    more: Mapping[str, str] | None = None,
 ) -> Iterator[ServedGateway]:
     """A gateway that runs, and is gone afterwards. `policies` is that section of its configuration and what else is
-    to stand at its end, `tls` its section `gateway.tls`."""
+    to stand at its end, `tls` its section `gateway.tls`, `more` what other sections have besides."""
     directory.mkdir(exist_ok=True)
-    gateway = ServedGateway(directory, upstreams, workers, policies, server, tls)
+    gateway = ServedGateway(directory, upstreams, workers, policies, server, tls, more or {})
     try:
         gateway.start()
         yield gateway

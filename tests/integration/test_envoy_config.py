@@ -18,8 +18,12 @@ POOL = 'pools: {p: {dialect: openai, model: x, clusters: {c: {endpoints: ["127.0
 MINIMAL = KEYS + MODELS + POOL
 
 
-def pool(settings: str = "", clusters: str = '{c: {endpoints: ["127.0.0.1:8000"]}}') -> str:
-    return f"{KEYS}{MODELS}pools: {{p: {{dialect: openai, model: x, clusters: {clusters}, {settings}}}}}\n"
+_ONE = '{c: {endpoints: ["127.0.0.1:8000"]}}'
+_OTHER = f", q: {{dialect: openai, model: y, clusters: {_ONE}}}"
+
+
+def pool(settings: str = "", clusters: str = _ONE, more: str = "") -> str:
+    return f"{KEYS}{MODELS}pools: {{p: {{dialect: openai, model: x, clusters: {clusters}, {settings}}}{more}}}\n"
 
 
 CONFIGURATIONS = {
@@ -33,6 +37,8 @@ CONFIGURATIONS = {
     "fail open": MINIMAL + "gateway: {default_pool: p}\nservice: {on_failure: open}\n",
     "tracing": MINIMAL + 'telemetry: {tracing: {otlp_grpc: "collector:4317", sampling_percent: 0.1}}\n',
     "tracing to an address": MINIMAL + 'telemetry: {tracing: {otlp_grpc: "[::1]:4317"}}\n',
+    "a fallback": pool("fallback: [{pool: q}]", more=_OTHER),
+    "a fallback by TCP": pool("fallback: [{pool: q}]", more=_OTHER) + "gateway: {fallback_listen: '[::1]:9903'}\n",
     "least request": pool("balancing: least_request, http2: true, retries: 0"),
     "round robin": pool("balancing: round_robin", '{a: {weight: 0, endpoints: ["a:1"]}, b: {endpoints: ["b:1"]}}'),
     "maglev": pool("balancing: consistent_hash"),

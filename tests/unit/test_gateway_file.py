@@ -105,3 +105,14 @@ def test_identities_that_nobody_can_have(tmp_path: Path, section: str, key: str)
     with pytest.raises(ConfigError) as raised:
         gateway_file.load(tmp_path / "gateway.yaml")
     assert [problem.key for problem in raised.value.problems] == [key]
+
+
+def test_a_template_that_cannot_render_where_a_fallback_needs_it(tmp_path: Path) -> None:
+    config = CONFIG.format(tokenizer="{type: tiktoken, encoding: cl100k_base}", template="openai").replace(
+        "here:", "by:"
+    )
+    here = 'here: {dialect: openai, model: m, clusters: {one: {endpoints: ["127.0.0.1:1"]}}, fallback: [{pool: by}]}'
+    (tmp_path / "gateway.yaml").write_text(f"{config.rstrip()}\n  {here}\n")
+    with pytest.raises(ConfigError) as caught:
+        gateway_file.load(tmp_path / "gateway.yaml")
+    assert [problem.key for problem in caught.value.problems] == ["models.chatty.chat_template"]

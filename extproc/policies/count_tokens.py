@@ -38,15 +38,17 @@ class CountTokens:
         self._inline_limit_bytes = settings.inline_limit_bytes
 
     async def on_request(self, ctx: RequestContext) -> Verdict:
+        model = ctx.model
         try:
-            measured = await measure(ctx, ctx.model, self._inline_limit_bytes)
+            if model.tokenizer is not None:  # on record, also of what doesn't fit
+                prompt_tokens = await counted(ctx, model.tokenizer, self._inline_limit_bytes)
+                ctx.prompt_tokens = ctx.progress.totals.prompt_tokens = prompt_tokens
+            measured = await measure(ctx, model, self._inline_limit_bytes)
         except InvalidRequest as error:
             return Reject(error.rejection)
         if isinstance(measured, Rejection):
             return Reject(measured)
-        prompt_tokens, ctx.default_output_tokens = measured
-        if prompt_tokens is not None:
-            ctx.prompt_tokens = ctx.progress.totals.prompt_tokens = prompt_tokens
+        _, ctx.default_output_tokens = measured
         return CONTINUE
 
     async def on_answer(self, ctx: RequestContext, events: Sequence[AnswerEvent]) -> Sequence[AnswerEvent]:

@@ -156,9 +156,17 @@ class Journey:
         if self._closed:
             return
         self._closed = True
-        self._pipeline.services.metrics.in_flight.dec()
-        if self._ctx is not None:
-            self._runtime.spawn(self._pipeline.on_close(self._ctx, termination))
+        if self._ctx is None:
+            self._pipeline.services.metrics.in_flight.dec()
+        else:
+            self._runtime.spawn(self._account_for(self._ctx, termination))
+
+    async def _account_for(self, ctx: RequestContext, termination: Termination) -> None:
+        """It is in flight until then: who sees that nothing is, sees all of it in the books, too."""
+        try:
+            await self._pipeline.on_close(ctx, termination)
+        finally:
+            self._pipeline.services.metrics.in_flight.dec()
 
     # The request.
 

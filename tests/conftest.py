@@ -12,13 +12,11 @@ if TYPE_CHECKING:
     from extproc.stack.stack import Stack
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests of the whole stack share one, so they run in one process, one after the other."""
+    """Tests of the whole stack can be chosen, or left out, by name."""
     for item in items:
         if "_session_stack" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.stack)
-            item.add_marker(pytest.mark.xdist_group("stack"))
 
 
 @pytest.fixture(scope="session")

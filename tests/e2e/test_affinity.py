@@ -23,8 +23,6 @@ from tests.helpers.processes import wait_until
 from tests.helpers.scripted_upstream import Call, Script, ScriptedUpstream, answers, whole
 from tests.helpers.services import SECRET, ServedGateway, Upstreams, served
 
-pytestmark = pytest.mark.xdist_group("affinity")
-
 CHAT = "/v1/chat/completions"
 ENDPOINTS = 5
 SESSIONS = [f"session-{number}" for number in range(200)]

@@ -16,8 +16,6 @@ SHIPPED = pathlib.Path(__file__).parents[2] / "envoy" / "gateway.yaml"
 OFFERED = ("limit", "admit", "redact", "guard", "content_filter", "semantic_cache")
 QUESTION = "How do I disable two-factor authentication?"
 
-pytestmark = pytest.mark.xdist_group("everything_on")
-
 
 def switched_on(text: str) -> str:
     """The policies' sections that stand in comments, without the comment signs."""

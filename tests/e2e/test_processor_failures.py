@@ -22,8 +22,6 @@ from tests.helpers.raw_http import Answer, Connection, exchange, request
 from tests.helpers.scripted_upstream import ScriptedUpstream, chat, drip, hang
 from tests.helpers.services import KEY, ServedGateway, Upstreams, Worlds, on_both_servers, served
 
-pytestmark = pytest.mark.xdist_group("processor")
-
 CHAT = "/v1/chat/completions"
 HANG_BOUND_S = 8.0  # 5 s by the documentation; the machine may be busy
 LOST = ("INTERNAL_ERROR", "worker_died", 0)

@@ -23,7 +23,7 @@ from extproc.stack.probe import answers_ok
 from extproc.stack.process import Process
 from tests.helpers.ports import free_base
 
-_START_TIMEOUT_S = 30.0
+_START_TIMEOUT_S = 90.0  # several workers that compile their rules, on a busy machine
 _STOP_GRACE_S = 40.0
 
 

@@ -150,7 +150,7 @@ def whole(*choices: dict[str, Any], prompt: int = 9, completion: int = 2) -> byt
 
 def embed(call: Call) -> None:
     """A vector for each input, by which it can be told: its length, and how many there were."""
-    inputs = json.loads(call.owner.seen[-1].body)["input"]
+    inputs = json.loads(call.seen.body)["input"]
     inputs = [inputs] if isinstance(inputs, str) else inputs
     data = [
         {"object": "embedding", "index": at, "embedding": [float(len(text)), 0.1, float(len(inputs))]}

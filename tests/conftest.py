@@ -4,12 +4,18 @@ import pathlib
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+import hypothesis
 import pytest
 
 from tests.helpers.redis import RedisServer
 
 if TYPE_CHECKING:
     from extproc.stack.stack import Stack
+
+
+# Nothing is said of the code by an example that was slow once, on a machine with others on it.
+hypothesis.settings.register_profile("patient", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.load_profile("patient")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -208,7 +208,7 @@ def held_at_once(world: World, model: str, session: str, count: int) -> list[str
     with world.scripted(hold), ThreadPoolExecutor(count) as threads:
         for sent in range(count):
             threads.submit(world.chat, model, "Hello!", headers={"x-session": session})
-            if not wait_until(functools.partial(has, taken, sent + 1)):
+            if not wait_until(functools.partial(has, taken, sent + 1), 10.0):
                 break
         release.set()
     return taken

@@ -20,33 +20,50 @@ from extproc.model_templates.engines import TensorRtLlmArguments, VllmArguments
 from extproc.model_templates.gateway_section import Serving
 from extproc.model_templates.options import Backend, Lora, Options, Quantization, Refused
 
-few = st.integers(1, 9) | st.integers(-1, 9)
 good_names = st.text(string.ascii_letters + string.digits + "-_", min_size=1, max_size=24).map(lambda text: f"m{text}")
-names = good_names | st.text(max_size=70) | st.sampled_from(["..", "a/../b", "/etc", "con\0", "on", "1", "a\n"])
-places = st.sampled_from(["org/model", "/models/m"]) | st.text(max_size=60)
-asked = st.fixed_dictionaries(
-    {"name": good_names | names, "backend": st.sampled_from(Backend), "model": places},
+good_places = st.sampled_from(["org/model", "/models/m", "/with space/é", "/q'uo\"te\\"])
+good = st.fixed_dictionaries(
+    {"name": good_names, "backend": st.sampled_from(Backend), "model": good_places},
     optional={
+        "tensor_parallel": st.integers(1, 8),
+        "pipeline_parallel": st.sampled_from([1, 1, 4]),
+        "context_window": st.integers(1, 1 << 20),
+        "gpu_memory": st.floats(0.01, 1),
+        "prefix_caching": st.booleans(),
+        "quantization": st.lists(st.sampled_from(Quantization), max_size=1),
+        "draft_model": st.none() | good_places,
+        "loras": st.lists(st.builds(Lora, good_names, good_places), max_size=3),
+        "http_port": st.integers(1, 65533),
+    },
+)
+"""Each option by itself is in order."""
+
+few = st.integers(-1, 9)
+names = st.text(max_size=70) | st.sampled_from(["..", "a/../b", "/etc", "con\0", "on", "1", "a\n"])
+places = st.text(max_size=60)
+wild = st.fixed_dictionaries(
+    {},
+    optional={
+        "name": names,
+        "model": places,
         "tensor_parallel": few,
         "pipeline_parallel": few,
         "gpu_ids": st.integers(1, 8).map(lambda count: list(range(count))) | st.lists(few, max_size=4),
-        "context_window": st.integers(1, 1 << 20) | st.just(-1),
-        "gpu_memory": st.floats(0.01, 1) | st.floats(),
-        "prefix_caching": st.booleans(),
-        "quantization": st.lists(st.sampled_from(Quantization), max_size=1) | st.just(list(Quantization)),
-        "draft_model": st.none() | places,
-        "draft_tokens": st.none() | few,
-        "loras": st.lists(st.builds(Lora, good_names | names, places), max_size=3),
-        "lora_rank": st.none() | st.sampled_from([8, 16, 17]),
-        "http_port": st.integers(1, 65533),
+        "context_window": few,
+        "gpu_memory": st.floats(),
+        "quantization": st.lists(st.sampled_from(Quantization), max_size=2),
+        "draft_model": places,
+        "draft_tokens": few,
+        "loras": st.lists(st.builds(Lora, names, places), max_size=3),
+        "lora_rank": st.sampled_from([8, 16, 17]),
     },
 )
 
 
-@given(asked)
-def test_refused_or_sound(fields: dict[str, Any]) -> None:
+@given(good, st.just({}) | wild)
+def test_refused_or_sound(fields: dict[str, Any], more: dict[str, Any]) -> None:
     try:
-        options = Options(**fields)
+        options = Options(**fields | more)
     except Refused:
         event("refused")
         return

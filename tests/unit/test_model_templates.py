@@ -4,6 +4,8 @@ gateway's own strict check."""
 import itertools
 import json
 import os
+import re
+import shlex
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
@@ -317,3 +319,28 @@ def test_an_installed_wheel_has_the_templates(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr(rendering, "_PACKAGE", installed / "extproc")
     assert rendering.folder() == installed / "extproc" / "templates"
     assert rendering.files(options(loras=LORAS))
+
+
+PAGE = (ROOT / "docs" / "model-templates.md").read_text()
+
+
+def block(language: str) -> str:
+    found = re.search(rf"^```{language}\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
+    assert found is not None
+    return found[1]
+
+
+def test_the_pages_example(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    program, *arguments = shlex.split(block("console").removeprefix("$ "))
+    assert (program, main(arguments)) == ("extproc", 0)
+    assert capsys.readouterr().out == block("yaml")
+    made = tmp_path / "model_repository"
+    files = sorted(str(path.relative_to(made)) for path in made.rglob("*") if path.is_file())
+    assert files == block("text").splitlines()
+
+
+def test_the_page_says_for_which_release_and_names_every_quantization() -> None:
+    assert f"Triton {rendering.RELEASE}" in PAGE
+    for quantization in Quantization:
+        assert f"`--quantization {quantization}`" in PAGE

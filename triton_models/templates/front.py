@@ -73,11 +73,11 @@ class TritonPythonModel:
             connection.request("POST", self._path, json.dumps(self._engine.body(question)))
             for event in _events(connection.getresponse()):
                 if sender.is_cancelled():
-                    return _fail(sender, "nobody listens", pb_utils.TritonError.CANCELLED)
+                    raise EngineError("nobody listens any more")
                 outputs, is_last = _sound(read(event), question)
                 sender.send(pb_utils.InferenceResponse(_tensors(outputs)), flags=FINAL if is_last else 0)
                 if is_last:
-                    return None
+                    return
         finally:
             connection.close()
         raise EngineError("the engine's answer ended too early")

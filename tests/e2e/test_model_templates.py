@@ -146,7 +146,8 @@ def test_an_engine_that_breaks_is_an_error_and_no_silence(world: World, model: s
 def test_an_engine_stops_when_nobody_listens(world: World, model: str) -> None:
     body = {"text_input": "[[endless]]", "stream": True}
     with httpx.stream("POST", f"{world.triton.url}/v2/models/{model}/generate_stream", json=body, timeout=30) as answer:
-        assert next(answer.iter_lines()).startswith("data: ")
+        lines = answer.iter_lines()  # an iterator that is dropped closes the connection
+        assert next(lines).startswith("data: ")
         assert world.generate(model, "[[endless?]]").json()["text_output"] == "{1}"
     assert wait_until(lambda: world.generate(model, "[[endless?]]").json()["text_output"] == "set()")
 

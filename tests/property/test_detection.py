@@ -64,7 +64,7 @@ def streamed(text: str, cuts: list[int], threshold: float) -> tuple[str, list[Sp
 
 
 @pytest.mark.parametrize("threshold", [0.4, 0.0])
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(text=TEXT, cuts=st.lists(st.integers(0, 400), max_size=12))
 @example(text="call 4111 1111 1111 1111 now", cuts=[7, 11, 15, 19, 23])
 @example(text="078051120 is my ssn", cuts=[9, 12, 16])

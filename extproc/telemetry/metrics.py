@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from extproc.telemetry.exemplars import Exemplars
+from extproc.telemetry.model_mesh_metrics import ModelMeshMetrics
 from extproc.telemetry.values import QuickHistogram, share_values
 
 if TYPE_CHECKING:
@@ -325,6 +326,7 @@ class Metrics:
         self.cache = CacheMetrics(registry)
         self.admission = AdmissionMetrics(registry)
         self.routing = RoutingMetrics(registry)
+        self.model_mesh = ModelMeshMetrics(registry)
 
     def histogram(self, name: str, text: str, buckets: tuple[float, ...], labels: tuple[str, ...] = ()) -> Histogram:
         """A policy's own histogram; the same one again after a reload."""

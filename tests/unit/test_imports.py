@@ -104,9 +104,12 @@ ONLY_IMPORTERS = [
     (("redis",), ("extproc.stores",)),
     (
         ("aiohttp", "yarl"),
-        ("extproc.admin", "extproc.routing.load_poller", "extproc.routing.pool_calls", "extproc.cli.demo_traffic"),
+        ("extproc.admin", "extproc.routing.load_poller", "extproc.routing.pool_calls", "extproc.routing.model_repository",
+         "extproc.model_loader", "extproc.cli.demo_traffic"),
     ),
     (("extproc.routing.load_poller",), ("extproc.supervisor",)),
+    (("extproc.routing.model_repository",), ("extproc.model_loader",)),
+    (("extproc.model_loader",), ("extproc.supervisor",)),
     (("onnx", "safetensors"), ("extproc.inference",)),
     (("onnxruntime",), ("extproc.inference.session", "extproc.inference.training")),
     (("jax", "optax", "extproc.inference.training"), ("extproc.inference.training",)),

@@ -44,7 +44,8 @@ class MeshLoader:
     """One mesh's, until cancelled. What is being done when it is cancelled is done by Triton all the same."""
 
     def __init__(self, mesh: Mesh, states: ModelStates, session: aiohttp.ClientSession, metrics: ModelMeshMetrics):
-        self._mesh, self._states, self._metrics = mesh, states, metrics
+        self.mesh, self._states, self._metrics = mesh.name, states, metrics
+        self._mesh = mesh
         self._name = uuid.uuid4().hex
         self._servers = {server: ModelRepository(session, server) for server in mesh.servers}
         self._room = Room(mesh.settings.max_models, mesh.settings.memory_mb)
@@ -65,7 +66,7 @@ class MeshLoader:
                 except StoreUnavailable as error:
                     self._note(str(error))
                 except Exception:  # a bug of ours; what is loaded is served meanwhile
-                    _log.exception("models can't be looked after", extra={"mesh": self._mesh.name})
+                    _log.exception("models can't be looked after", extra={"mesh": self.mesh})
                 await asyncio.sleep(LOOK_S)
         finally:
             if self._doing is not None:
@@ -91,7 +92,7 @@ class MeshLoader:
             self._doing = asyncio.get_running_loop().create_task(self._repair(*missing))
 
     async def _survey(self) -> Survey:
-        survey = await self._states.survey(self._mesh.name, list(self._mesh.models), self._name)
+        survey = await self._states.survey(self.mesh, list(self._mesh.models), self._name)
         self.rows = survey.models
         return survey
 
@@ -171,25 +172,25 @@ class MeshLoader:
         failures = await self._on_all(model, load=True)
         if len(failures) == len(self._index):
             error = next(iter(failures.values()), "no server answers")
-            self._metrics.stepped(self._mesh.name, model, "load_failed")
+            self._metrics.stepped(self.mesh, model, "load_failed")
             _log.error("a model could not be loaded", extra=self._about(model) | {"error": error})
             now_ms = (await self._survey()).now_ms
             retry_ms = now_ms + int(self._mesh.settings.retry_load_s * 1000)
             await self._mark(model, State.FAILED, until=retry_ms, error=error)
             return
         took_s = time.monotonic() - began_s
-        self._metrics.stepped(self._mesh.name, model, "loaded")
-        self._metrics.loaded(self._mesh.name, model, took_s)
+        self._metrics.stepped(self.mesh, model, "loaded")
+        self._metrics.loaded(self.mesh, model, took_s)
         _log.info("a model is loaded", extra=self._about(model) | {"seconds": round(took_s, 3)})
         await self._mark(model, State.LOADED, load_ms=int(took_s * 1000), error="")
 
     async def _unload(self, model: str, row: ModelRow) -> None:
         failures = await self._on_all(model, load=False)
         outcome = "unload_failed" if failures else "unloaded"
-        self._metrics.stepped(self._mesh.name, model, outcome)
+        self._metrics.stepped(self.mesh, model, outcome)
         _log.info("a model is unloaded", extra=self._about(model) | {"used_ms": row.used_ms, "failures": len(failures)})
         if row.to_go:
-            await self._states.let_stay(self._mesh.name, model)
+            await self._states.let_stay(self.mesh, model)
         if not failures:  # else the index says what there is
             await self._mark(model, State.ABSENT)
 
@@ -220,17 +221,17 @@ class MeshLoader:
 
     async def _mark(self, model: str, state: State, *, only_idle: bool = False, **more: str | int) -> bool:
         fields = {"state": str(state), **more}
-        return await self._states.mark(self._name, self._mesh.name, model, only_idle=only_idle, **fields)
+        return await self._states.mark(self._name, self.mesh, model, only_idle=only_idle, **fields)
 
     def _note(self, trouble: str) -> None:
         """One log line when Redis is lost, one when it is back."""
         if bool(trouble) != bool(self._trouble):
             text = "models are not loaded on demand: Redis is lost" if trouble else "models are loaded on demand again"
-            _log.warning(text, extra={"mesh": self._mesh.name, "error": trouble})
+            _log.warning(text, extra={"mesh": self.mesh, "error": trouble})
         self._trouble = trouble
 
     def _about(self, model: str) -> dict[str, str]:
-        return {"mesh": self._mesh.name, "model": model}
+        return {"mesh": self.mesh, "model": model}
 
 
 class ModelLoader(Collector):

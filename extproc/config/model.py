@@ -103,8 +103,9 @@ class Gateway(Section):
     """File for one line of JSON per request; null for none."""
 
     fallback_listen: Listen | None = None
-    """Where the service asks Envoy for a pool's `fallback`, or whether a model just loaded is reached: `unix:/path`, or a port of a loopback address. Who can
-    connect there needs no key. By default a Unix socket beside `service.listen`, if that is one."""
+    """Where the service asks Envoy for a pool's `fallback`, or whether a model just loaded is reached: `unix:/path`,
+    or a port of a loopback address. Who can connect there needs no key. By default a Unix socket beside
+    `service.listen`, if that is one."""
 
     default_pool: Name | None = None
     """Where requests go, unseen by the service, when it is gone and `service.on_failure` is `open`."""

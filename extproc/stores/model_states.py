@@ -118,5 +118,8 @@ def _keys(mesh: str, model: str) -> list[str]:
 
 
 def _row(row: Sequence[Any]) -> ModelRow:
-    state, *numbers, to_go, error = row
-    return ModelRow(State(state.decode()), *numbers, bool(to_go), error.decode(errors="replace"))
+    state, since, until, used, wanted, load, users, waiting, to_go, error = row
+    return ModelRow(
+        State(state.decode()), since, until, used, wanted, load, users, waiting, bool(to_go),
+        error.decode(errors="replace"),
+    )  # fmt: skip

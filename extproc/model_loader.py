@@ -189,10 +189,11 @@ class MeshLoader:
         outcome = "unload_failed" if failures else "unloaded"
         self._metrics.stepped(self.mesh, model, outcome)
         _log.info("a model is unloaded", extra=self._about(model) | {"used_ms": row.used_ms, "failures": len(failures)})
+        if failures:
+            return  # the index says what there is, and it is tried again
+        await self._mark(model, State.ABSENT)
         if row.to_go:
             await self._states.let_stay(self.mesh, model)
-        if not failures:  # else the index says what there is
-            await self._mark(model, State.ABSENT)
 
     async def _repair(self, model: str, server: TcpAddress) -> None:
         try:

@@ -1,44 +1,78 @@
-"""Models loaded on demand, through real Envoys, workers, Redis and Triton: two gateways of two workers before one server
-that has room for one model.
+"""Models loaded on demand, through real Envoys, workers, Redis and Triton: two replicas before one server that has room
+for one model.
 """
 
 from __future__ import annotations
 
 import asyncio
-import pathlib
-import threading
-from collections.abc import Iterator
-from contextlib import ExitStack
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 import httpx
 import pytest
 
+from extproc.stores.model_states import ModelRow, ModelStates
 from tests.helpers.errors import assert_openai_error
 from tests.helpers.meshed import EmptyTriton, pools
 from tests.helpers.processes import wait_until
 from tests.helpers.redis import RedisServer
 from tests.helpers.services import KEY, ServedGateway, Upstreams, served
 
-MODELS = ("first", "second", "slow", "broken")
-MESH = """
-model_meshes:
-  gpu: {max_models: 1, wait_s: 8, queue_length: 24, retry_load_s: 2, turn_s: 60}
-"""
+MODELS = ("first", "second", "broken")
+PATIENT = "{max_models: 1, wait_s: 120, retry_load_s: 2, turn_s: 120, load_timeout_s: 60}"
+HASTY = "{max_models: 1, wait_s: 1, queue_length: 2, retry_load_s: 2, turn_s: 120, load_timeout_s: 60}"
+LONG_S = 60.0
 pytestmark = pytest.mark.xdist_group("model_mesh")
 
 
 @dataclass
 class World:
-    """Two replicas before one Triton and one Redis."""
+    """Two replicas before one Triton and one Redis. The first waits as long as it takes, the second hardly at all."""
 
     triton: EmptyTriton
     redis: RedisServer
-    gateways: tuple[ServedGateway, ServedGateway]
+    patient: ServedGateway
+    hasty: ServedGateway
+    threads: ThreadPoolExecutor
 
-    def ask(self, model: str, text: str = "Hi", **more: object) -> httpx.Response:
-        with self.gateways[0].client() as client:
-            return client.post("/v1/chat/completions", json=body(model, text, **more))
+    def ask(self, model: str, text: str = "Hi", *, by: ServedGateway | None = None, **more: object) -> httpx.Response:
+        headers = {"authorization": f"Bearer {KEY}"}
+        url = f"http://127.0.0.1:{(by or self.patient).port}/v1/chat/completions"
+        return httpx.post(url, json=body(model, text, **more), headers=headers, timeout=150)
+
+    def asks(self, model: str, text: str = "Hi", **more: object) -> Future[httpx.Response]:
+        """The same, meanwhile."""
+        return self.threads.submit(self.ask, model, text, **more)
+
+    @contextmanager
+    def in_use(self, model: str) -> Iterator[None]:
+        """Somebody reads a long stream of this model's, who leaves at the end of the block."""
+        asked = body(model, "[[demo:tokens=4000]][[demo:tpot_ms=50]] go on", stream=True, max_tokens=4000)
+        with (
+            self.patient.client() as client,
+            client.stream("POST", "/v1/chat/completions", json=asked, timeout=150) as answer,
+        ):
+            lines = answer.iter_lines()  # which closes the stream when it is dropped
+            assert next(lines).startswith("data: ")
+            yield
+
+    def row(self, model: str) -> ModelRow:
+        """What Redis says of a model."""
+
+        async def look() -> ModelRow:
+            states = ModelStates(self.redis.url, 5.0)
+            try:
+                return (await states.survey("gpu", [model])).models[model]
+            finally:
+                await states.close()
+
+        return asyncio.run(look())
+
+    def until(self, model: str, holds: Callable[[ModelRow], bool]) -> None:
+        assert wait_until(lambda: holds(self.row(model)), LONG_S), self.row(model)
 
 
 def body(model: str, text: str, **more: object) -> dict[str, object]:
@@ -55,11 +89,12 @@ def opened(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
         undo.callback(redis.close)
         upstreams = Upstreams(more=pools(triton, dict.fromkeys(MODELS, "gpu")))
         gateways = []
-        for name in ("a", "b"):
+        for name, mesh, workers in (("patient", PATIENT, 2), ("hasty", HASTY, 1)):
             (directory / name).mkdir()
             (directory / name / "redis.sock").symlink_to(redis.socket)
-            gateways.append(undo.enter_context(served(directory / name, upstreams, workers=2, policies=MESH)))
-        yield World(triton, redis, (gateways[0], gateways[1]))
+            policies = f"model_meshes: {{gpu: {mesh}}}\n"
+            gateways.append(undo.enter_context(served(directory / name, upstreams, workers, policies)))
+        yield World(triton, redis, *gateways, undo.enter_context(ThreadPoolExecutor(24)))
 
 
 @pytest.fixture
@@ -67,15 +102,87 @@ def world(opened: World) -> World:
     """With nothing loaded, and nobody who believes that something is."""
     opened.triton.empty()
     for model in MODELS:
-        assert wait_until(lambda model=model: not opened.gateways[0].books.metric("extproc_model_loaded", model=model))
+        opened.until(model, lambda row: row.state in ("", "failed") and not row.waiting and not row.in_use)
     return opened
 
 
-def test_a_request_waits_for_its_model(world: World) -> None:
+def test_of_many_first_requests_one_loads_the_model_and_all_are_answered(world: World) -> None:
     assert world.triton.loaded() == set()
-    answer = world.ask("first")
-    assert answer.status_code == 200, answer.text
-    assert world.triton.loaded() == {"first"}
     loads = world.triton.loads("first")
+    with world.patient.books.accounted(21) as entries:
+        asked = [world.asks("first", f"Hi {number}") for number in range(20)]
+        assert {one.result().status_code for one in asked} == {200}
+        assert world.ask("first").status_code == 200
+    assert world.triton.loaded() == {"first"}
+    assert world.triton.loads("first") == loads + 1
+    assert {event["overhead_ms"] < 1000 * world.row("first").load_ms for event in entries.events} == {True}
+    counted = world.patient.books.metric
+    assert counted("extproc_model_requests_total", model="first") == 21
+    assert counted("extproc_model_wait_seconds_count") >= 1
+    replicas = (world.patient, world.hasty)
+    assert sum(one.books.metric("extproc_model_load_seconds_count", model="first") for one in replicas) == 1
+    assert wait_until(lambda: counted("extproc_model_loaded", model="first") == 1)
+
+
+def test_the_second_model_takes_the_place_of_the_first_but_not_while_that_is_in_use(world: World) -> None:
+    with world.in_use("first"):
+        second = world.asks("second")
+        world.until("second", lambda row: row.waiting == 1)
+        until_s = time.monotonic() + 1.5  # the loader looks every quarter of a second
+        while time.monotonic() < until_s:
+            loaded = world.triton.loaded()
+            assert world.row("first").in_use == 1
+            assert loaded == {"first"}, "it was unloaded under a request"
+    assert second.result().status_code == 200
+    assert world.triton.loaded() == {"second"}
+    assert world.ask("first", "again").status_code == 200
+    assert world.triton.loaded() == {"first"}
+
+
+def test_who_would_wait_too_long_or_with_too_many_is_told_when_to_come_again(world: World) -> None:
+    with world.in_use("first"), world.hasty.books.accounted(3) as entries:
+        asked = [world.asks("second", f"Hi {number}", by=world.hasty) for number in range(3)]
+        answers = [one.result() for one in asked]
+    for answer in answers:
+        assert_openai_error(answer.headers, answer.json(), 503, "overloaded")
+        assert answer.headers["retry-after"] == "1"
+    assert sorted(event["reason"] for event in entries.events) == ["model_full", "model_too_long", "model_too_long"]
+    assert world.row("second").waiting == 0
+
+
+def test_a_model_that_cannot_be_loaded_is_a_clear_error_until_it_can(world: World) -> None:
+    world.triton.loading("broken", "broken")
+    with world.patient.books.accounted(2) as entries:
+        answers = [world.ask("broken"), world.ask("broken")]
+    for answer in answers:
+        assert_openai_error(answer.headers, answer.json(), 503, "overloaded")
+        assert "could not be loaded" in answer.json()["error"]["message"]
+        assert "weights" not in answer.text
+        assert 1 <= int(answer.headers["retry-after"]) <= 2
+    assert {event["reason"] for event in entries.events} == {"model_failed"}
+    assert "the weights are not there" in world.row("broken").error
+    world.triton.loading("broken", "0")
+    assert wait_until(lambda: world.ask("broken").status_code == 200, LONG_S)
+
+
+def test_a_server_that_comes_back_empty_loads_again_what_is_asked_for(world: World) -> None:
     assert world.ask("first").status_code == 200
-    assert world.triton.loads("first") == loads
+    world.triton.stop()
+    world.triton.start()
+    world.until("first", lambda row: row.state == "")
+    assert world.triton.loaded() == set()
+    assert world.ask("first", "after it").status_code == 200
+
+
+def test_without_redis_what_is_loaded_is_served_and_nothing_else(world: World) -> None:
+    assert world.ask("first").status_code == 200
+    world.redis.stop()
+    served = world.ask("first", "without Redis")
+    assert served.status_code == 200
+    assert "load_model" in served.headers["x-extproc-degraded"]
+    refused = world.ask("second")
+    assert_openai_error(refused.headers, refused.json(), 503, "overloaded")
+    assert world.triton.loaded() == {"first"}
+    world.redis.start()
+    assert wait_until(lambda: world.ask("second", "with Redis").status_code == 200, LONG_S)
+    assert wait_until(lambda: "x-extproc-degraded" not in world.ask("second", "and again").headers, LONG_S)

@@ -5,6 +5,12 @@ for one model.
 from __future__ import annotations
 
 import asyncio
+import json
+import os
+import pathlib
+import re
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -13,17 +19,19 @@ from dataclasses import dataclass
 
 import httpx
 import pytest
+import yaml
 
 from extproc.stores.model_states import ModelRow, ModelStates
 from tests.helpers.errors import assert_openai_error
-from tests.helpers.meshed import EmptyTriton, pools
+from tests.helpers.meshed import EmptyTriton
 from tests.helpers.processes import wait_until
 from tests.helpers.redis import RedisServer
 from tests.helpers.services import KEY, ServedGateway, Upstreams, served
 
-MODELS = ("first", "second", "broken")
-PATIENT = "{max_models: 1, wait_s: 120, retry_load_s: 2, turn_s: 120, load_timeout_s: 60}"
-HASTY = "{max_models: 1, wait_s: 1, queue_length: 2, retry_load_s: 2, turn_s: 120, load_timeout_s: 60}"
+PAGE = (pathlib.Path(__file__).resolve().parents[2] / "docs" / "model-mesh.md").read_text()
+AUDIT = 'audit: {dir: "DIRECTORY/audit", secret: an-audit-secret-of-enough-letters}'
+PATIENT = {"retry_load_s": 2, "turn_s": 120, "load_timeout_s": 60}
+HASTY = {**PATIENT, "wait_s": 1, "queue_length": 2}
 LONG_S = 60.0
 pytestmark = pytest.mark.xdist_group("model_mesh")
 
@@ -75,6 +83,24 @@ class World:
         assert wait_until(lambda: holds(self.row(model)), LONG_S), self.row(model)
 
 
+def block(language: str) -> str:
+    """The page's first block in this language."""
+    found = re.search(rf"^```{language}\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
+    assert found is not None
+    return found[1]
+
+
+SHOWN = yaml.safe_load(block("yaml"))
+MODELS = (*SHOWN["pools"], "broken")
+
+
+def pools(triton: EmptyTriton) -> dict[str, str]:
+    """The page's, and one that is broken; for `Upstreams.more`."""
+    shown = json.dumps({**SHOWN["pools"]["small_llm"], "health": {"interval_s": 0.2}})
+    shown = shown.replace("127.0.0.1:8000", f"127.0.0.1:{triton.ports.http}")
+    return {model: shown.replace('"model": "small_llm"', f'"model": "{model}"') for model in MODELS}
+
+
 def body(model: str, text: str, **more: object) -> dict[str, object]:
     return {"model": model, "messages": [{"role": "user", "content": text}], "max_tokens": 4, **more}
 
@@ -87,12 +113,13 @@ def opened(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
         undo.callback(triton.close)
         redis = RedisServer(directory)
         undo.callback(redis.close)
-        upstreams = Upstreams(more=pools(triton, dict.fromkeys(MODELS, "gpu")))
+        upstreams = Upstreams(more=pools(triton))
         gateways = []
         for name, mesh, workers in (("patient", PATIENT, 2), ("hasty", HASTY, 1)):
             (directory / name).mkdir()
             (directory / name / "redis.sock").symlink_to(redis.socket)
-            policies = f"model_meshes: {{gpu: {mesh}}}\n"
+            meshes = {"gpu": {**SHOWN["model_meshes"]["gpu"], **mesh}}
+            policies = f"model_meshes: {json.dumps(meshes)}\n" + AUDIT.replace("DIRECTORY", str(directory / name))
             gateways.append(undo.enter_context(served(directory / name, upstreams, workers, policies)))
         yield World(triton, redis, *gateways, undo.enter_context(ThreadPoolExecutor(24)))
 
@@ -108,46 +135,46 @@ def world(opened: World) -> World:
 
 def test_of_many_first_requests_one_loads_the_model_and_all_are_answered(world: World) -> None:
     assert world.triton.loaded() == set()
-    loads = world.triton.loads("first")
+    loads = world.triton.loads("small_llm")
     with world.patient.books.accounted(21) as entries:
-        asked = [world.asks("first", f"Hi {number}") for number in range(20)]
+        asked = [world.asks("small_llm", f"Hi {number}") for number in range(20)]
         assert {one.result().status_code for one in asked} == {200}
-        assert world.ask("first").status_code == 200
-    assert world.triton.loaded() == {"first"}
-    assert world.triton.loads("first") == loads + 1
-    assert {event["overhead_ms"] < 1000 * world.row("first").load_ms for event in entries.events} == {True}
+        assert world.ask("small_llm").status_code == 200
+    assert world.triton.loaded() == {"small_llm"}
+    assert world.triton.loads("small_llm") == loads + 1
+    assert {event["overhead_ms"] < 1000 * world.row("small_llm").load_ms for event in entries.events} == {True}
     counted = world.patient.books.metric
-    assert counted("extproc_model_requests_total", model="first") == 21
+    assert counted("extproc_model_requests_total", model="small_llm") == 21
     assert counted("extproc_model_wait_seconds_count") >= 1
     replicas = (world.patient, world.hasty)
-    assert sum(one.books.metric("extproc_model_load_seconds_count", model="first") for one in replicas) == 1
-    assert wait_until(lambda: counted("extproc_model_loaded", model="first") == 1)
+    assert sum(one.books.metric("extproc_model_load_seconds_count", model="small_llm") for one in replicas) == 1
+    assert wait_until(lambda: counted("extproc_model_loaded", model="small_llm") == 1)
 
 
 def test_the_second_model_takes_the_place_of_the_first_but_not_while_that_is_in_use(world: World) -> None:
-    with world.in_use("first"):
-        second = world.asks("second")
-        world.until("second", lambda row: row.waiting == 1)
+    with world.in_use("small_llm"):
+        second = world.asks("large_llm")
+        world.until("large_llm", lambda row: row.waiting == 1)
         until_s = time.monotonic() + 1.5  # the loader looks every quarter of a second
         while time.monotonic() < until_s:
             loaded = world.triton.loaded()
-            assert world.row("first").in_use == 1
-            assert loaded == {"first"}, "it was unloaded under a request"
+            assert world.row("small_llm").in_use == 1
+            assert loaded == {"small_llm"}, "it was unloaded under a request"
     assert second.result().status_code == 200
-    assert world.triton.loaded() == {"second"}
-    assert world.ask("first", "again").status_code == 200
-    assert world.triton.loaded() == {"first"}
+    assert world.triton.loaded() == {"large_llm"}
+    assert world.ask("small_llm", "again").status_code == 200
+    assert world.triton.loaded() == {"small_llm"}
 
 
 def test_who_would_wait_too_long_or_with_too_many_is_told_when_to_come_again(world: World) -> None:
-    with world.in_use("first"), world.hasty.books.accounted(3) as entries:
-        asked = [world.asks("second", f"Hi {number}", by=world.hasty) for number in range(3)]
+    with world.in_use("small_llm"), world.hasty.books.accounted(3) as entries:
+        asked = [world.asks("large_llm", f"Hi {number}", by=world.hasty) for number in range(3)]
         answers = [one.result() for one in asked]
     for answer in answers:
         assert_openai_error(answer.headers, answer.json(), 503, "overloaded")
         assert answer.headers["retry-after"] == "1"
     assert sorted(event["reason"] for event in entries.events) == ["model_full", "model_too_long", "model_too_long"]
-    assert world.row("second").waiting == 0
+    assert world.row("large_llm").waiting == 0
 
 
 def test_a_model_that_cannot_be_loaded_is_a_clear_error_until_it_can(world: World) -> None:
@@ -166,23 +193,68 @@ def test_a_model_that_cannot_be_loaded_is_a_clear_error_until_it_can(world: Worl
 
 
 def test_a_server_that_comes_back_empty_loads_again_what_is_asked_for(world: World) -> None:
-    assert world.ask("first").status_code == 200
+    assert world.ask("small_llm").status_code == 200
     world.triton.stop()
     world.triton.start()
-    world.until("first", lambda row: row.state == "")
+    world.until("small_llm", lambda row: row.state == "")
     assert world.triton.loaded() == set()
-    assert world.ask("first", "after it").status_code == 200
+    assert world.ask("small_llm", "after it").status_code == 200
 
 
 def test_without_redis_what_is_loaded_is_served_and_nothing_else(world: World) -> None:
-    assert world.ask("first").status_code == 200
+    assert world.ask("small_llm").status_code == 200
     world.redis.stop()
-    served = world.ask("first", "without Redis")
+    served = world.ask("small_llm", "without Redis")
     assert served.status_code == 200
     assert "load_model" in served.headers["x-extproc-degraded"]
-    refused = world.ask("second")
+    refused = world.ask("large_llm")
     assert_openai_error(refused.headers, refused.json(), 503, "overloaded")
-    assert world.triton.loaded() == {"first"}
+    assert world.triton.loaded() == {"small_llm"}
     world.redis.start()
-    assert wait_until(lambda: world.ask("second", "with Redis").status_code == 200, LONG_S)
-    assert wait_until(lambda: "x-extproc-degraded" not in world.ask("second", "and again").headers, LONG_S)
+    assert wait_until(lambda: world.ask("large_llm", "with Redis").status_code == 200, LONG_S)
+    assert wait_until(lambda: "x-extproc-degraded" not in world.ask("large_llm", "and again").headers, LONG_S)
+
+
+def test_the_page_and_the_operators_ways(world: World) -> None:
+    base = f"http://127.0.0.1:{world.patient.port}/v1"
+    environment = {**os.environ, "KEY": KEY}
+    command = [sys.executable, "-c", block("python").replace("http://127.0.0.1:10000/v1", base)]
+    run = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+    assert run.returncode == 0, run.stderr
+    assert run.stdout == block("text")
+    world.until("small_llm", lambda row: not row.in_use)
+    shown = re.findall(r"^\$ extproc (.*)\n((?:[^$].*\n)+)", block("console"), re.MULTILINE)
+    assert len(shown) == 3
+    for words, output in shown:
+        command = [
+            sys.executable,
+            "-m",
+            "extproc",
+            *words.split(),
+            "--config",
+            str(world.patient.directory / "gateway.yaml"),
+        ]
+        run = subprocess.run(command, capture_output=True, text=True, timeout=120)
+        said = "".join(line for line in run.stdout.splitlines(keepends=True) if "broken" not in line)
+        assert _timeless(said) == _timeless(output), run.stderr
+    audited = "".join(path.read_text() for path in (world.patient.directory / "audit").glob("audit-*.jsonl"))
+    actions = [(one["action"], one.get("subject")) for one in map(json.loads, audited.splitlines())]
+    assert [one for one in actions if one[0].startswith("model_")] == [
+        ("model_loaded", "gpu/large_llm"),
+        ("model_unloaded", "gpu/large_llm"),
+    ]
+    api = f"http://{world.patient.config.service.admin}/api/v1/models"
+    listed = httpx.get(api, timeout=30).json()["models"]
+    assert {one["model"]: one["state"] for one in listed if one["model"] != "broken"} == {
+        "small_llm": "absent",
+        "large_llm": "absent",
+    }
+    loaded = httpx.post(f"{api}/load", json={"model": "small_llm", "mesh": "gpu"}, timeout=40)
+    assert (loaded.status_code, loaded.json()["state"]) == (200, "loaded"), loaded.text
+    unknown = httpx.post(f"{api}/unload", json={"model": "nobody"}, timeout=30)
+    assert (unknown.status_code, unknown.json()["error"]["code"]) == (404, "no_such_model")
+
+
+def _timeless(table: str) -> list[list[str]]:
+    """Its words, without what a load took; the columns are as wide as what is in them."""
+    return [re.sub(r"\d+\.\d", "-", line).split() for line in table.splitlines()]

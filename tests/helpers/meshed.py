@@ -8,7 +8,6 @@ import contextlib
 import pathlib
 import shutil
 import threading
-from collections.abc import Mapping
 
 import httpx
 
@@ -105,14 +104,3 @@ class EmptyTriton:
         with contextlib.suppress(httpx.HTTPError):
             return httpx.get(f"{self.url}/v2/health/live", timeout=5).status_code == 200
         return False
-
-
-def pools(server: EmptyTriton, meshes: Mapping[str, str]) -> dict[str, str]:
-    """A pool for each model, in the mesh that is named for it; for `Upstreams.more`."""
-    return {
-        model: (
-            f"{{dialect: triton-generate, model: {model}, model_mesh: {mesh}, health: {{interval_s: 0.2}},"
-            f' clusters: {{only: {{endpoints: ["127.0.0.1:{server.ports.http}"]}}}}}}'
-        )
-        for model, mesh in meshes.items()
-    }

@@ -41,12 +41,14 @@ Index = Mapping[TcpAddress, frozenset[str]]
 
 
 class MeshLoader:
-    """One mesh's, until cancelled. What is being done when it is cancelled is done by Triton all the same."""
+    """One mesh's, until cancelled; what it had asked of Triton then is done all the same. `name` is this process's."""
 
-    def __init__(self, mesh: Mesh, states: ModelStates, session: aiohttp.ClientSession, metrics: ModelMeshMetrics):
+    def __init__(
+        self, name: str, mesh: Mesh, states: ModelStates, session: aiohttp.ClientSession, metrics: ModelMeshMetrics
+    ) -> None:
+        self._name = name
         self.mesh, self._states, self._metrics = mesh.name, states, metrics
         self._mesh = mesh
-        self._name = uuid.uuid4().hex
         self._servers = {server: ModelRepository(session, server) for server in mesh.servers}
         self._room = Room(mesh.settings.max_models, mesh.settings.memory_mb)
         self._index: Index = {}
@@ -240,6 +242,7 @@ class ModelLoader(Collector):
 
     def __init__(self, config: GatewayConfig, metrics: ModelMeshMetrics) -> None:
         self._metrics = metrics
+        self._name = uuid.uuid4().hex  # one for all configurations: nobody has to wait for a lease of its own to end
         self._wanted = _wanted(config)
         self._changed = asyncio.Event()
         self._loaders: list[MeshLoader] = []
@@ -258,7 +261,8 @@ class ModelLoader(Collector):
                 self._changed.clear()
                 meshes, url, timeout_s = self._wanted
                 self._loaders = [
-                    MeshLoader(mesh, ModelStates(url, timeout_s), session, self._metrics) for mesh in meshes.values()
+                    MeshLoader(self._name, mesh, ModelStates(url, timeout_s), session, self._metrics)
+                    for mesh in meshes.values()
                 ]
                 running = [asyncio.ensure_future(loader.run()) for loader in self._loaders]
                 try:

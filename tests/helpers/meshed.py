@@ -15,6 +15,7 @@ from extproc.inference import minilm
 from extproc.stack import triton
 from extproc.stack.guardian import Guardian
 from extproc.stack.process import Process
+from tests.helpers.processes import wait_until
 from tests.helpers.triton import REPOSITORY, free_ports
 
 _READY_TIMEOUT_S = 30.0
@@ -76,6 +77,10 @@ class EmptyTriton:
         index = httpx.post(f"{self.url}/v2/repository/index", content=b"{}", timeout=10).json()
         return {one["name"] for one in index if one.get("state") == "READY"}
 
+    def _states(self) -> set[str]:
+        index = httpx.post(f"{self.url}/v2/repository/index", content=b"{}", timeout=10).json()
+        return {one.get("state", "") for one in index}
+
     def loads(self, model: str) -> int:
         """How often it was loaded, by the server's own log."""
         return self.log.read_text(errors="replace").count(f"successfully loaded '{model}'")
@@ -84,6 +89,7 @@ class EmptyTriton:
         """Unload all, behind everybody's back."""
         for model in self.loaded():
             httpx.post(f"{self.url}/v2/repository/models/{model}/unload", content=b"{}", timeout=10)
+        assert wait_until(lambda: not self._states() & {"READY", "LOADING", "UNLOADING"}, _READY_TIMEOUT_S)
 
     def close(self) -> None:
         self.stop()

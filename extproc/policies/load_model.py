@@ -6,6 +6,7 @@ It comes after `admit`: who is not let into a pool has no model loaded for it. E
 
 from __future__ import annotations
 
+import asyncio
 import math
 import uuid
 from typing import ClassVar
@@ -68,17 +69,16 @@ class LoadModel:
 
     async def _wait(self, ctx: RequestContext, model: MeshModel, ticket: str) -> Entry:
         began_s = self._clock.monotonic()
-        entry = None
         try:
-            entry = await self._uses.turn(model, ticket, model.wait_s)
+            return await self._uses.turn(model, ticket, model.wait_s)
+        except asyncio.CancelledError:
+            self._metrics.ended(model.mesh, model.model, "left")
+            raise
         finally:
             waited_s = self._clock.monotonic() - began_s
             self._metrics.waited(model.mesh, waited_s)
             # What a model takes to load is no time that this service takes for a request.
             ctx.progress.overhead_s -= waited_s
-            if entry is None:
-                self._metrics.ended(model.mesh, model.model, "left")
-        return entry
 
 
 _OUTCOMES = {Standing.WAITING: "too_long", Standing.FULL: "full", Standing.FAILED: "failed"}

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
+import itertools
 import json
 from pathlib import Path
 
 import pytest
 
+from extproc.clock import Clock
 from extproc.config.policy import PolicyMode
 from extproc.dialects.interface import RequestHead
 from extproc.dialects.registry import resolve
@@ -97,6 +100,31 @@ async def test_who_waits_is_counted_by_what_came_of_it(inside: Inside, then: Ent
     assert isinstance(found, Reject) == (outcome != "waited")
     assert inside.metric("extproc_model_requests_total", mesh="gpu", model="m", outcome=outcome) == 1
     assert inside.metric("extproc_model_wait_seconds_count", mesh="gpu") == 1
+
+
+async def test_a_wait_is_no_time_that_the_service_takes(inside: Inside) -> None:
+    ctx, times_s = context(inside), itertools.count(0, 5)
+    clock = Clock(monotonic=lambda: float(next(times_s)))
+    services = dataclasses.replace(
+        inside.services, model_uses=Uses(Entry(Standing.WAITING), Entry(Standing.READY, 1)), clock=clock
+    )
+    assert await LoadModel(Settings(), services).on_request(ctx) is CONTINUE
+    assert ctx.progress.overhead_s == -5
+
+
+async def test_who_leaves_while_waiting_is_counted(inside: Inside) -> None:
+    class Endless(Uses):
+        async def turn(self, model: MeshModel, ticket: str, timeout_s: float) -> Entry:
+            await asyncio.Event().wait()
+            raise AssertionError("nobody set it")
+
+    uses = Endless(Entry(Standing.WAITING))
+    asked = asyncio.create_task(verdict(inside, uses, context(inside)))
+    await asyncio.sleep(0)
+    asked.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await asked
+    assert inside.metric("extproc_model_requests_total", mesh="gpu", model="m", outcome="left") == 1
 
 
 @pytest.mark.parametrize("standing", [Standing.WAITING, Standing.FULL, Standing.FAILED])

@@ -1,4 +1,6 @@
-"""`extproc models`: the models that the gateway itself needs, and those that its servers load on demand."""
+"""`extproc models`: the models that the gateway itself needs, new ones for Triton to serve, and those that are loaded on
+demand.
+"""
 
 import argparse
 import asyncio
@@ -6,6 +8,7 @@ import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from extproc.cli import models_new
 from extproc.cli.arguments import CommandFailed, add_config, add_stack_place, load_config
 from extproc.cli.audit import actions_of
 
@@ -17,12 +20,15 @@ _PATIENCE_S = 300.0
 
 
 def add_commands(commands: "Commands") -> None:
-    models = commands.add_parser("models", help="build the gateway's own models; list, load and unload those of pools")
+    models = commands.add_parser(
+        "models", help="build the gateway's own models, make new ones; list, load and unload those of pools"
+    )
     actions = models.add_subparsers(title="commands", metavar="COMMAND", required=True)
     build = actions.add_parser(
         "build", help="build the ONNX graphs of encoder and verifier; nothing to do the second time"
     )
     build.set_defaults(run=_build)
+    models_new.add_command(actions)
 
     listed = actions.add_parser("list", help="models that are loaded on demand, and what they are doing")
     listed.add_argument("--json", action="store_true", help="as JSON, one model a line")

@@ -1,5 +1,5 @@
-"""`extproc models`: the models that the gateway itself needs, new ones for Triton to serve, and those that are loaded on
-demand.
+"""`extproc models`: the models that the gateway itself needs, new ones for Triton to serve, and those that are loaded
+on demand.
 """
 
 import argparse

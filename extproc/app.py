@@ -101,6 +101,7 @@ class Worker:
             usage=self._usage,
             limiter=held.limits.limiter,
             admissions=held.lines.admissions,
+            model_uses=held.meshes.uses,
             pressure=self._loads,
             experiments=held.experiments,
             config_version=config.version,

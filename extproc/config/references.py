@@ -10,6 +10,7 @@ from extproc.config.address import MAX_SOCKET_PATH_BYTES, TcpAddress
 from extproc.config.document import Key
 from extproc.config.identities import Credentials
 from extproc.config.model import GatewayConfig
+from extproc.config.model_mesh_references import broken_meshes
 from extproc.config.models import Model, TiktokenTokenizer
 from extproc.config.policy import FailureMode
 from extproc.config.pools import CARRIES, DialectName, Fallback, Pool
@@ -34,6 +35,7 @@ def broken_references(config: GatewayConfig) -> Iterator[Finding]:
         if pool.idle_timeout_s > config.gateway.stream_idle_timeout_s:
             yield ("pools", name, "idle_timeout_s"), "never reached: gateway.stream_idle_timeout_s is shorter"
     yield from broken_experiments(config)
+    yield from broken_meshes(config)
 
 
 def _listeners(config: GatewayConfig) -> Iterator[Finding]:

@@ -24,6 +24,7 @@ from extproc.dialects.feedback import Feedback
 from extproc.dialects.interface import TokenTotals
 from extproc.inference.interface import Encoder, PairVerifier
 from extproc.limits import Limiter
+from extproc.model_mesh import AlwaysThere, ModelUses
 from extproc.policies.context import RequestContext
 from extproc.principal import Principal
 from extproc.rejection import Rejection
@@ -185,5 +186,6 @@ class Services:
     clock: Clock = field(default_factory=Clock)
     pressure: Pressure = field(default_factory=Calm)
     admissions: Admissions = field(default_factory=OpenDoor)
+    model_uses: ModelUses = field(default_factory=AlwaysThere)
     tracer: Tracer = field(default_factory=NoTracer)
     experiments: Changes = field(default_factory=NoChanges)

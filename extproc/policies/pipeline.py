@@ -45,6 +45,7 @@ from extproc.policies.interface import (
 )
 from extproc.policies.limit import LimitRequests
 from extproc.policies.list_models import ListModels
+from extproc.policies.load_model import LoadModel
 from extproc.policies.redact import Redact
 from extproc.policies.require_audit import RequireAudit
 from extproc.policies.route import Route
@@ -74,6 +75,7 @@ ON_REQUEST: tuple[type[RequestPolicy], ...] = (
     SemanticCache,
     LimitRequests,
     Admit,
+    LoadModel,
     KeepToEndpoint,
     Account,
 )
@@ -96,6 +98,7 @@ ON_CLOSE: tuple[type[ClosePolicy], ...] = (
     Account,
     LimitRequests,
     Admit,
+    LoadModel,
     Redact,
     FilterContent,
     Cache,
@@ -328,6 +331,8 @@ def build(settings: Mapping[str, PolicySettings], services: Services) -> Pipelin
         del chosen[ScanTexts.name]
     if not any(pool.affinity for pool in services.catalog.pools.values()):
         del chosen[KeepToEndpoint.name]
+    if not any(pool.on_demand for pool in services.catalog.pools.values()):
+        del chosen[LoadModel.name]
     policies = {name: POLICIES[name](own, services) for name, own in chosen.items() if own.mode is not PolicyMode.OFF}
 
     def phase(listed: Sequence[type[Policy]], method: str) -> tuple[Step, ...]:

@@ -17,6 +17,7 @@ from extproc.telemetry.cache_metrics import CacheMetrics
 from extproc.telemetry.encoder_metrics import EncoderMetrics
 from extproc.telemetry.exchange_metrics import ExchangeMetrics
 from extproc.telemetry.exemplars import Exemplars
+from extproc.telemetry.model_mesh_metrics import ModelMeshMetrics
 from extproc.telemetry.routing_metrics import RoutingMetrics
 from extproc.telemetry.values import QuickHistogram, share_values
 
@@ -76,6 +77,7 @@ class Metrics:
         self.cache = CacheMetrics(registry)
         self.admission = AdmissionMetrics(registry)
         self.routing = RoutingMetrics(registry)
+        self.model_mesh = ModelMeshMetrics(registry)
         self.exchanges = ExchangeMetrics(registry, self.routing, Exemplars(os.environ.get(RUN_DIR)))
 
     def histogram(self, name: str, text: str, buckets: tuple[float, ...], labels: tuple[str, ...] = ()) -> Histogram:

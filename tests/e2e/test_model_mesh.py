@@ -31,7 +31,6 @@ AUDIT = 'audit: {dir: "DIRECTORY/audit", secret: an-audit-secret-of-enough-lette
 PATIENT = {"retry_load_s": 2, "turn_s": 120, "load_timeout_s": 60}
 HASTY = {**PATIENT, "wait_s": 1, "queue_length": 2}
 LONG_S = 60.0
-pytestmark = pytest.mark.xdist_group("model_mesh")
 
 
 @dataclass

@@ -23,7 +23,6 @@ from tests.helpers.redis import RedisServer
 MODELS = {"kept": MeshedModel(memory_mb=5, keep=True), "one": MeshedModel(memory_mb=4), "two": MeshedModel(memory_mb=4)}
 SETTINGS = ModelMesh(memory_mb=10, turn_s=0.5, load_timeout_s=60)
 LONG_S = 60.0
-pytestmark = pytest.mark.xdist_group("model_loader")
 
 
 class World:

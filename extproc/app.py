@@ -41,6 +41,7 @@ from extproc.routing.pool_calls import PoolCalls
 from extproc.stores import admissions, limiter
 from extproc.stores.admissions import SharedAdmissions
 from extproc.stores.answers import RedisAnswers
+from extproc.stores.databases import databases_of
 from extproc.stores.experiments import ExperimentStore, HeardChanges
 from extproc.stores.key_cache import CachedKeys
 from extproc.stores.keys import KeyHasher, KeyStore
@@ -306,6 +307,7 @@ class Worker:
         self._metrics = Metrics(CollectorRegistry())
         self._tasks = Tasks()
         self._loads = LoadBoard(board_of(run_dir))
+        self._databases = databases_of(os.environ, run_dir)
         self._usage: UsageLog
         self._audit: Trail
         self._server: Server
@@ -383,6 +385,7 @@ class Worker:
             answers=self._answers.store,
             neighbours=self._answers.neighbours,
             answers_version=pipeline.answers_version(config.policies),
+            databases=self._databases.obtain,
             encoder=encoder,
             verifier=verifier,
             audit=self._audit,
@@ -399,7 +402,7 @@ class Worker:
         async with self._reloading:
             try:
                 config = gateway_file.load(self._path)
-                await asyncio.to_thread(pipeline.prepare, config.policies)
+                await asyncio.to_thread(pipeline.prepare, config.policies, self._databases.obtain)
                 verifier = await self._verifiers.take_up(config)
                 encoder = await self._encoders.take_up(config)
                 if not self._experiments.fit(config):

@@ -19,6 +19,7 @@ from extproc.audit.record import Action
 from extproc.config.policy import PolicyMode, PolicySettings
 from extproc.detection import attacks
 from extproc.detection.attacks import Finding, Findings
+from extproc.detection.database import Keep
 from extproc.detection.guard_score import score_of
 from extproc.detection.normalise import fold
 from extproc.dialects.interface import TextSegment
@@ -97,7 +98,7 @@ class Guard:
     def __init__(self, settings: Settings, services: Services) -> None:
         self._settings = settings
         self._audited = Audited(self.name, settings, services)
-        self._rules = attacks.rules()
+        self._rules = attacks.rules(services.databases)
         self._thresholds = {
             Kind.USER: settings.threshold,
             Kind.SYSTEM: settings.threshold,
@@ -109,6 +110,11 @@ class Guard:
             "Requests over the guard's threshold, by the families of rules that spoke (`encoder`: none did).",
             ("family", "kind", "mode"),
         )
+
+    @classmethod
+    def prepare(cls, settings: Settings, keep: Keep | None) -> None:
+        """Compile its rules, which takes seconds."""
+        attacks.rules(keep)
 
     async def on_request(self, ctx: RequestContext) -> Verdict:
         if ctx.operation not in _GENERATING:

@@ -16,6 +16,7 @@ from typing import ClassVar
 
 from extproc.audit.record import Action as AuditAction
 from extproc.config.policy import FailureMode, PolicyMode, PolicySettings
+from extproc.detection.database import Keep
 from extproc.detection.patterns import REGIONS
 from extproc.detection.replacement import Action
 from extproc.detection.scanner import NOT_PERSONAL, PatternScanner, Selection
@@ -51,7 +52,7 @@ class Redact:
         self._enforced = settings.mode is PolicyMode.ENFORCE
         self._metrics = services.metrics
         self._audited = Audited(self.name, settings, services)
-        self._scanner = _scanner(selection(settings))
+        self._scanner = _scanner(selection(settings), services.databases)
         self._requests = Rules(settings.requests.action, settings.requests.actions)
         self._answers = Rules(settings.responses.action, settings.responses.actions)
         self._found = services.metrics.counter(
@@ -66,9 +67,9 @@ class Redact:
         )
 
     @classmethod
-    def prepare(cls, settings: Settings) -> None:
+    def prepare(cls, settings: Settings, keep: Keep | None) -> None:
         """Compile its patterns, which takes seconds."""
-        _scanner(selection(settings))
+        _scanner(selection(settings), keep)
 
     async def on_request(self, ctx: RequestContext) -> Verdict:
         refusal = self._unread(ctx)
@@ -191,6 +192,6 @@ def selection(settings: Settings) -> Selection:
 
 
 @functools.lru_cache(maxsize=4)
-def _scanner(selection: Selection) -> PatternScanner:
+def _scanner(selection: Selection, keep: Keep | None) -> PatternScanner:
     """Compiled once: a reload that changes nothing here costs nothing."""
-    return PatternScanner.compile(selection)
+    return PatternScanner.compile(selection, keep)

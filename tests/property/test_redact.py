@@ -21,6 +21,7 @@ from extproc.dialects.openai_api import CHAT
 from extproc.dialects.registry import pool_dialect
 from extproc.policies.redact_answers import AnswerRedactor, Channel
 from extproc.policies.redact_exchange import Direction, Redaction, Rules
+from tests.helpers.redacting import at_once
 from tests.helpers.scanners import SmallScanner
 
 NONCE = "kdwzpr"
@@ -61,7 +62,7 @@ def channel(scanner: StreamScanner, rules: Rules, *, json: bool, restore: bool) 
 
 
 def run(channel: Channel, parts: Sequence[str]) -> str:
-    return "".join([*map(channel.feed, parts), channel.flush()])
+    return "".join([*(at_once(channel.feed(part)) for part in parts), at_once(channel.flush())])
 
 
 @settings(deadline=None)
@@ -202,8 +203,8 @@ def through(data: Sequence[bytes], *, stream: bool) -> bytes:
     )
     sent = b""
     for part in data:
-        sent += encoder.encode(redactor.pass_on(decoder.feed(part)))
-    return sent + encoder.encode(redactor.pass_on(decoder.finish()))
+        sent += encoder.encode(at_once(redactor.pass_on(decoder.feed(part))))
+    return sent + encoder.encode(at_once(redactor.pass_on(decoder.finish())))
 
 
 def read(sent: bytes, *, stream: bool) -> dict[int, tuple[str, str, list[str]]]:

@@ -19,6 +19,7 @@ from tests.helpers.redacting import (
     DONE,
     Redacting,
     asked,
+    at_once,
     event,
     streamed,
 )
@@ -59,15 +60,17 @@ class TestBadInput:
         fragments = [Delta(tool_calls=[{"index": 0, "function": {"arguments": piece}}]) for piece in pieces]
         for events in ([Delta(text=text)], [Delta(text=piece) for piece in pieces], fragments):
             for one in events:
-                redactor.pass_on([one])
-        (whole,) = redactor.pass_on([Delta(text=f" {MAIL}", finish_reason="stop")])
+                at_once(redactor.pass_on([one]))
+        (whole,) = at_once(redactor.pass_on([Delta(text=f" {MAIL}", finish_reason="stop")]))
         assert isinstance(whole, Delta)
         assert whole.text.endswith(" <EMAIL_ADDRESS>")
 
     def test_ten_megabytes_of_zero_width_letters(self, tmp_path: Path) -> None:
         redactor, redaction = self.redactor(tmp_path)
         text = "\u200b" * (10 * 1024 * 1024 // 3)
-        passed = redactor.pass_on([Delta(text=text), Delta(text=f" {MAIL} "), Delta(finish_reason="stop"), Done()])
+        passed = at_once(
+            redactor.pass_on([Delta(text=text), Delta(text=f" {MAIL} "), Delta(finish_reason="stop"), Done()])
+        )
         said = "".join(event.text for event in passed if isinstance(event, Delta))
         assert said == f"{text} <EMAIL_ADDRESS> "
         assert redaction.changed == 1
@@ -77,8 +80,10 @@ class TestBadInput:
         text = (f"{'x' * 30} {MAIL} " * 2000)[:100_000]
         said = ""
         for letter in text:
-            said += "".join(event.text for event in redactor.pass_on([Delta(text=letter)]) if isinstance(event, Delta))
-        said += "".join(event.text for event in redactor.pass_on([Done()]) if isinstance(event, Delta))
+            said += "".join(
+                event.text for event in at_once(redactor.pass_on([Delta(text=letter)])) if isinstance(event, Delta)
+            )
+        said += "".join(event.text for event in at_once(redactor.pass_on([Done()])) if isinstance(event, Delta))
         assert said.count("<EMAIL_ADDRESS>") == text.count(MAIL)
 
     async def test_a_card_number_in_five_chunks(self, tmp_path: Path) -> None:

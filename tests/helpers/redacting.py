@@ -31,6 +31,7 @@ from extproc.policies.pipeline import SETTINGS
 from tests.helpers.journeys import KEY, Inside
 
 HASH_SECRET = "a-secret-for-hashes"
+MAIL = "ann.lee@example.com"
 T = TypeVar("T")
 _numbers = itertools.count()
 
@@ -223,3 +224,14 @@ def streamed(*texts: str, finish_reason: str = "stop") -> list[bytes]:
 def asked(text: str) -> list[dict[str, Any]]:
     """A chat of one user turn."""
     return [{"role": "user", "content": text}]
+
+
+def sent(forwarded: dict[str, Any]) -> str:
+    """What the model server reads in the last message."""
+    content: str = forwarded["messages"][-1]["content"]
+    return content
+
+
+def finish(reason: str = "stop", index: int = 0) -> bytes:
+    """The last event of a choice."""
+    return event(index, reason)

@@ -17,14 +17,13 @@ from extproc.policies.redact_answers import AnswerRedactor, Channel
 from extproc.policies.redact_exchange import Direction, Redaction, Rules
 from tests.helpers.redacting import (
     DONE,
+    MAIL,
     Redacting,
     asked,
     at_once,
     event,
     streamed,
 )
-
-MAIL = "ann.lee@example.com"
 
 
 class TestBadInput:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import enum
+import heapq
 from collections.abc import Sequence
 from typing import Annotated, ClassVar
 
@@ -22,6 +23,7 @@ from extproc.detection.attacks import Finding, Findings
 from extproc.detection.database import Keep
 from extproc.detection.guard_score import score_of
 from extproc.detection.normalise import fold
+from extproc.detection.standing_out import StandingOut, standing_out
 from extproc.dialects.interface import TextSegment
 from extproc.operation import Operation
 from extproc.policies.audited import Audited
@@ -99,6 +101,7 @@ class Guard:
         self._settings = settings
         self._audited = Audited(self.name, settings, services)
         self._rules = attacks.rules(services.databases)
+        self._outstanding = standing_out(services.databases)
         self._thresholds = {
             Kind.USER: settings.threshold,
             Kind.SYSTEM: settings.threshold,
@@ -115,6 +118,7 @@ class Guard:
     def prepare(cls, settings: Settings, keep: Keep | None) -> None:
         """Compile its rules, which takes seconds."""
         attacks.rules(keep)
+        standing_out(keep)
 
     async def on_request(self, ctx: RequestContext) -> Verdict:
         if ctx.operation not in _GENERATING:
@@ -125,7 +129,7 @@ class Guard:
         else:
             judged = await asyncio.to_thread(self._search, segments)
         if self._settings.encoder and ctx.scan is not None and self._over(judged) is None:
-            await ask(ctx.scan, judged)
+            await ask(ctx.scan, judged, self._outstanding)
         return self._decide(ctx, judged)
 
     def _kind(self, segment: TextSegment) -> Kind | None:
@@ -160,22 +164,44 @@ class Guard:
         return Reject(_refusal(worst.kind))
 
 
-async def ask(scan: Scan, judged: Sequence[Judged]) -> None:
+async def ask(scan: Scan, judged: Sequence[Judged], outstanding: StandingOut) -> None:
     """Have the encoder read the texts, and what was disguised in them. Raises DependencyError."""
     excerpts = [[place.excerpt for place in one.findings.places if place.start is None] for one in judged]
-    for one, hidden in zip(judged, excerpts, strict=True):
+    texts = [_plain(one.text) for one in judged]
+    for one, text, hidden in zip(judged, texts, excerpts, strict=True):
+        scan.want(text)
         for place in one.findings.places:
             if place.start is not None and place.end is not None:
-                scan.want(_plain(one.text), Importance.SUSPICIOUS, (place.start, place.end))
+                scan.want(text, Importance.SUSPICIOUS, (place.start, place.end))
         for excerpt in hidden:
             scan.want(excerpt, Importance.SUSPICIOUS)
-    texts = [_plain(one.text) for one in judged]
+    await _want_outstanding(scan, texts, outstanding)
     results = iter(await scan.results([*texts, *(excerpt for hidden in excerpts for excerpt in hidden)]))
     for one in judged:
         one.injection = next(results).injection
     for one, hidden in zip(judged, excerpts, strict=True):
         heard = [one.injection, *(next(results).injection for _ in hidden)]
         one.injection = max((told for told in heard if told is not None), default=None)
+
+
+async def _want_outstanding(scan: Scan, texts: Sequence[str], outstanding: StandingOut) -> None:
+    """Where the budget is less than the texts: first what stands out of them, not what is next in line."""
+    waiting = {text: scan.waiting(text) for text in texts}
+    if sum(map(len, waiting.values())) <= scan.left:
+        return
+
+    def weigh() -> list[tuple[float, str, tuple[int, int]]]:
+        return [
+            (weight, text, window)
+            for text, windows in waiting.items()
+            for weight, window in zip(outstanding.weigh(text, windows), windows, strict=True)
+            if weight > 0
+        ]
+
+    weighed = await asyncio.to_thread(weigh) if scan.left else []
+    for _, text, (start, end) in heapq.nlargest(scan.left, weighed, key=lambda one: one[0]):
+        middle = (start + end) // 2  # no other window has it
+        scan.want(text, Importance.STANDING_OUT, (middle, middle + 1))
 
 
 def _plain(text: str) -> str:

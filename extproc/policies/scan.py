@@ -35,9 +35,10 @@ class Importance(enum.IntEnum):
     """What is encoded first where the budget is less than everything."""
 
     SUSPICIOUS = 0
-    LAST_USER_TURN = 1
-    TOOL_RESULT = 2
-    REST = 3
+    STANDING_OUT = 1
+    LAST_USER_TURN = 2
+    TOOL_RESULT = 3
+    REST = 4
 
 
 class Window(Struct, frozen=True):
@@ -120,6 +121,15 @@ class Scan:
         for part in parts:
             if part.start < end and start < part.end:
                 part.importance = min(part.importance, importance)
+
+    @property
+    def left(self) -> int:
+        """How many windows the budget still has room for."""
+        return self._left
+
+    def waiting(self, text: str) -> Sequence[tuple[int, int]]:
+        """The windows of a wanted text that the encoder has not been given."""
+        return [(part.start, part.end) for part in self._parts[text] if part.chunk is None]
 
     def begin(self) -> None:
         """Start on what is wanted so far. Where the budget is less than that, half of it is kept until a policy asks

@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import math
 import threading
-from bisect import bisect_left
+from collections import Counter
 from collections.abc import Sequence
 
 import hyperscan
@@ -37,39 +37,23 @@ class StandingOut:
         pairs = [(word, weight) for weight, words in _WORDS.items() for word in words.split("|")]
         self._weights = [weight for _, weight in pairs]
         expressions = [rf"\b{word}".encode() for word, _ in pairs]
-        self._database = database(expressions, [hyperscan.HS_FLAG_CASELESS] * len(pairs), keep)
+        self._database = database(expressions, [hyperscan.HS_FLAG_SINGLEMATCH] * len(pairs), keep)
         self._local = threading.local()
 
-    def weigh(self, text: str, ranges: Sequence[tuple[int, int]]) -> Sequence[float]:
-        """How much each range of the text (code points, in order) stands out; 0 where nothing does."""
-        said: list[set[int]] = [set() for _ in ranges]
-        starts = [start for start, _ in ranges]
-        for word, at in self._found(text):
-            index = bisect_left(starts, at) - 1
-            while index >= 0 and at <= ranges[index][1]:
-                said[index].add(word)
-                index -= 1
-        among = [0] * len(self._weights)
-        for words in said:
-            for word in words:
-                among[word] += 1
-        worth = [
-            weight * math.log(len(ranges) / count) if count else 0.0
-            for weight, count in zip(self._weights, among, strict=True)
-        ]
+    def weigh(self, stretches: Sequence[str]) -> Sequence[float]:
+        """How much each of them stands out among all; 0 where nothing does."""
+        said = [self._said(fold(stretch)) for stretch in stretches]
+        among = Counter(word for words in said for word in words)
+        worth = {word: self._weights[word] * math.log(len(stretches) / count) for word, count in among.items()}
         return [sum(worth[word] for word in words) for words in said]
 
-    def _found(self, text: str) -> Sequence[tuple[int, int]]:
-        """Words, and where they end in the text; in one of other letters than Latin, about where."""
-        folded = fold(text)
-        data = folded.encode("utf-8", "replace")
-        found: list[tuple[int, int]] = []
-        share = len(text) / max(1, len(data))
+    def _said(self, stretch: str) -> Sequence[int]:
+        found: list[int] = []
 
-        def note(word: int, _start: int, end: int, _flags: int, _context: object) -> None:
-            found.append((word, round(end * share)))
+        def note(word: int, _start: int, _end: int, _flags: int, _context: object) -> None:
+            found.append(word)
 
-        self._database.scan(data, match_event_handler=note, scratch=self._scratch())
+        self._database.scan(stretch.encode("utf-8", "replace"), match_event_handler=note, scratch=self._scratch())
         return found
 
     def _scratch(self) -> hyperscan.Scratch:

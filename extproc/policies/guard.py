@@ -11,6 +11,7 @@ import asyncio
 import enum
 import heapq
 from collections.abc import Sequence
+from operator import itemgetter
 from typing import Annotated, ClassVar
 
 import pydantic
@@ -185,23 +186,16 @@ async def ask(scan: Scan, judged: Sequence[Judged], outstanding: StandingOut) ->
 
 
 async def _want_outstanding(scan: Scan, texts: Sequence[str], outstanding: StandingOut) -> None:
-    """Where the budget is less than the texts: first what stands out of them, not what is next in line."""
-    waiting = {text: scan.waiting(text) for text in texts}
-    if sum(map(len, waiting.values())) <= scan.left:
+    """Where the budget is less than the texts: what stands out of them goes before what is next in line."""
+    waiting = [(text, start, end) for text in dict.fromkeys(texts) for start, end in scan.waiting(text)]
+    if not 0 < scan.left < len(waiting):
         return
-
-    def weigh() -> list[tuple[float, str, tuple[int, int]]]:
-        return [
-            (weight, text, window)
-            for text, windows in waiting.items()
-            for weight, window in zip(outstanding.weigh(text, windows), windows, strict=True)
-            if weight > 0
-        ]
-
-    weighed = await asyncio.to_thread(weigh) if scan.left else []
-    for _, text, (start, end) in heapq.nlargest(scan.left, weighed, key=lambda one: one[0]):
-        middle = (start + end) // 2  # no other window has it
-        scan.want(text, Importance.STANDING_OUT, (middle, middle + 1))
+    stretches = [text[start:end] for text, start, end in waiting]
+    weights = await asyncio.to_thread(outstanding.weigh, stretches)
+    for weight, (text, start, end) in heapq.nlargest(scan.left, zip(weights, waiting, strict=True), key=itemgetter(0)):
+        if weight > 0:
+            middle = (start + end) // 2  # no other window has it
+            scan.want(text, Importance.STANDING_OUT, (middle, middle + 1))
 
 
 def _plain(text: str) -> str:

@@ -23,6 +23,7 @@ from extproc.dialects.registry import pool_dialect
 from extproc.policies.redact_answers import AnswerRedactor, Channel
 from extproc.policies.redact_exchange import Direction, Redaction, Rules
 from extproc.policies.redact_names import AnswerNames, NameSearch
+from tests.helpers.databases import kept
 from tests.helpers.redacting import Names, at_once
 from tests.helpers.scanners import SmallScanner
 
@@ -43,7 +44,7 @@ cuts = st.lists(st.integers(0, 10_000), max_size=12)
 
 @functools.cache
 def scanners() -> tuple[StreamScanner, ...]:
-    return SmallScanner(), PatternScanner.compile(Selection())
+    return SmallScanner(), PatternScanner.compile(Selection(), kept())
 
 
 def pieces(data: Any, places: Sequence[int]) -> list[Any]:

@@ -25,7 +25,7 @@ _END = re.compile(
     rf"|[{_WIDE_ENDS}]+[{_CLOSING}\u300d\u300f]*(?=[^{_CLOSING}\u300d\u300f{_WIDE_ENDS}])"
     r"|\n"
 )
-_ABBREVIATED = re.compile(r"\b[A-Za-z][a-z]{0,3}\.\Z")  # `Dr.`, `St.`, `J.`; also a word that only ends a sentence
+_ABBREVIATED = re.compile(r"\b(?:[A-Za-z]|[A-Z][a-z]{1,2}|[Pp]rof)\.\Z")  # `J.`, `Dr.`, `Ave.`; some short words, too
 
 
 class Pieces:

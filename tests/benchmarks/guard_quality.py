@@ -89,6 +89,7 @@ class WithEncoder:
 
     def __init__(self, runner: asyncio.Runner) -> None:
         self._runner = runner
+        attacks.rules()  # compiled before the first prompt's time runs
         encoder = runner.run(self._open())
         assert encoder is not None
         self._encoder = encoder

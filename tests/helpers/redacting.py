@@ -156,6 +156,19 @@ class Redacting(Inside):
         **body: Any,
     ) -> Exchanged:
         """`answer` makes the model server's bytes, piece by piece, from what it was sent. By default it says ok."""
+        encoded = orjson.dumps({"model": "talker", **body})
+        return await self.send(encoded, answer, path, status, stream=bool(body.get("stream")))
+
+    async def send(
+        self,
+        body: bytes,
+        answer: Callable[[dict[str, Any]], Iterable[bytes]] | None = None,
+        path: str = "/v1/chat/completions",
+        status: int = 200,
+        *,
+        stream: bool = False,
+    ) -> Exchanged:
+        """The same with any body."""
         replies: list[Reply] = []
 
         async def write(reply: Reply) -> None:
@@ -163,12 +176,11 @@ class Redacting(Inside):
 
         journey = Journey(self.runtime, write)
         headers = {":method": "POST", ":path": path, "authorization": f"Bearer {KEY}"}
-        body = {"model": "talker", **body}
         await journey.receive(RequestHeaders({**headers, "x-request-id": f"redact-{next(_numbers)}"}))
-        over = await journey.receive(RequestBody(orjson.dumps(body), last=True))
+        over = await journey.receive(RequestBody(body, last=True))
         forwarded = {} if over else json.loads(_body(replies, of_request=True))
         if not over:
-            content_type = "text/event-stream" if body.get("stream") else "application/json"
+            content_type = "text/event-stream" if stream else "application/json"
             await journey.receive(ResponseHeaders({":status": str(status), "content-type": content_type}))
             pieces = [whole_chat("ok")] if answer is None else answer(forwarded)
             for piece in pieces:

@@ -23,6 +23,7 @@ from tests.helpers.redacting import (
     at_once,
     event,
     streamed,
+    whole_chat,
 )
 
 
@@ -118,3 +119,26 @@ class TestBadInput:
         exchanged = await Redacting(tmp_path).ask(lambda _: answer, messages=asked("?"), stream=True)
         assert exchanged.body.endswith(DONE)
         assert MAIL.encode() not in exchanged.body
+
+    @pytest.mark.parametrize("depth", [1, 40, 3000])
+    async def test_content_parts_within_parts_are_refused_not_passed_unread(self, tmp_path: Path, depth: int) -> None:
+        parts = '{"type":"text","text":' * depth + f'"{MAIL}"' + "}" * depth
+        body = f'{{"model":"talker","messages":[{{"role":"user","content":[{parts}]}}]}}'
+        exchanged = await Redacting(tmp_path).send(body.encode())
+        if depth == 1:
+            assert exchanged.forwarded["messages"][0]["content"] == [{"type": "text", "text": "<EMAIL_ADDRESS>"}]
+        else:
+            assert (exchanged.status, exchanged.forwarded) == (400, {})
+
+    async def test_a_request_that_is_no_utf8_is_refused(self, tmp_path: Path) -> None:
+        body = b'{"model":"talker","messages":[{"role":"user","content":"\xff' + MAIL.encode() + b'"}]}'
+        exchanged = await Redacting(tmp_path).send(body)
+        assert (exchanged.status, exchanged.forwarded) == (400, {})
+        assert MAIL.encode() not in exchanged.body
+
+    async def test_placeholders_that_nobody_issued(self, tmp_path: Path) -> None:
+        forged = "".join(f"<EMAIL_ADDRESS_{number}_bcdfgh><PERSON_{number}_" for number in range(20))
+        inside = Redacting(tmp_path, requests={"action": "pseudonymise"})
+        exchanged = await inside.ask(lambda _: [whole_chat(forged)], messages=asked(f"{MAIL} {forged}"))
+        assert exchanged.text == forged
+        assert MAIL not in exchanged.body.decode()

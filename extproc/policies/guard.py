@@ -195,7 +195,7 @@ async def _want_outstanding(scan: Scan, texts: Sequence[str], outstanding: Stand
     for weight, (text, start, end) in heapq.nlargest(scan.left, zip(weights, waiting, strict=True), key=itemgetter(0)):
         if weight > 0:
             middle = (start + end) // 2  # no other window has it
-            scan.want(text, Importance.STANDING_OUT, (middle, middle + 1))
+            scan.want(text, Importance.STANDING_OUT, (middle, middle + 1), weight)
 
 
 def _plain(text: str) -> str:

@@ -91,6 +91,7 @@ class _Part(Struct, eq=False):
     end: int
     spread: int
     importance: Importance = Importance.REST
+    worth: float = 0.0
     chunk: asyncio.Task[Sequence[Encoding]] | None = None
     index: int = 0
 
@@ -107,9 +108,16 @@ class Scan:
         self._chunks: list[asyncio.Task[Sequence[Encoding]]] = []
         self._done = 0
 
-    def want(self, text: str, importance: Importance = Importance.REST, within: tuple[int, int] | None = None) -> None:
+    def want(
+        self,
+        text: str,
+        importance: Importance = Importance.REST,
+        within: tuple[int, int] | None = None,
+        worth: float = 0.0,
+    ) -> None:
         """This text will be asked for. What overlaps `within` (code points; None: all of it) becomes as important as
-        that, unless it is more so already; what is begun is begun."""
+        that, unless it is more so already; what is begun is begun. Of what is as important, that of most `worth` goes
+        first."""
         parts = self._parts.get(text)
         if parts is None:
             ranges = self._encoder.windows(text)
@@ -121,6 +129,7 @@ class Scan:
         for part in parts:
             if part.start < end and start < part.end:
                 part.importance = min(part.importance, importance)
+                part.worth = max(part.worth, worth)
 
     @property
     def left(self) -> int:
@@ -166,7 +175,7 @@ class Scan:
         if windows <= 0:
             return
         waiting = [part for parts in self._parts.values() for part in parts if part.chunk is None]
-        chosen = heapq.nsmallest(windows, waiting, key=lambda part: (part.importance, part.spread))
+        chosen = heapq.nsmallest(windows, waiting, key=lambda part: (part.importance, -part.worth, part.spread))
         self._left -= len(chosen)
         self._done += len(chosen)
         for first in range(0, len(chosen), _CHUNK_WINDOWS):

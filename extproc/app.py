@@ -31,6 +31,7 @@ from extproc.policies.interface import Services
 from extproc.resources import Resources, Tasks
 from extproc.routing import catalog
 from extproc.routing.load_board import LoadBoard, board_of
+from extproc.stores.databases import databases_of
 from extproc.stores.spool import spool_of_process
 from extproc.telemetry import logs
 from extproc.telemetry.metrics import RUN_DIR, Metrics, pin_process
@@ -51,6 +52,7 @@ class Worker:
         self._metrics = Metrics(CollectorRegistry())
         self._tasks = Tasks()
         self._loads = LoadBoard(board_of(run_dir))
+        self._databases = databases_of(os.environ, run_dir)
         self._usage: UsageLog
         self._audit: Trail
         self._server: Server
@@ -108,6 +110,7 @@ class Worker:
             answers=held.answers.store,
             neighbours=held.answers.neighbours,
             answers_version=pipeline.answers_version(config.policies),
+            databases=self._databases.obtain,
             encoder=held.encoder,
             verifier=held.verifier,
             audit=self._audit,
@@ -124,7 +127,7 @@ class Worker:
         async with self._reloading:
             try:
                 config = gateway_file.load(self._path)
-                await asyncio.to_thread(pipeline.prepare, config.policies)
+                await asyncio.to_thread(pipeline.prepare, config.policies, self._databases.obtain)
                 await self._resources.prepare(config)
             except ConfigError as error:
                 self._refused([str(problem) for problem in error.problems])

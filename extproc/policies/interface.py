@@ -19,6 +19,7 @@ from extproc.caching import AnswerStore, SemanticIndex
 from extproc.clock import Clock
 from extproc.config.identities import Identities
 from extproc.config.policy import PolicySettings
+from extproc.detection.database import Keep
 from extproc.dialects.answer import AnswerEvent
 from extproc.dialects.feedback import Feedback
 from extproc.dialects.interface import TokenTotals
@@ -166,8 +167,9 @@ class Services:
     """What policies may ask for. Another dependency is one more field here, filled in `app`.
 
     `encoder` is None unless a policy that is on says `uses_encoder`, `verifier` unless one says `uses_verifier`.
-    `answers` is where the caches keep answers, `neighbours` where they find them by their questions, and
-    `answers_version` stands for all settings of policies that can change an answer.
+    `databases` keeps compiled patterns from one start to the next. `answers` is where the caches keep answers,
+    `neighbours` where they find them by their questions, and `answers_version` stands for all settings of policies that
+    can change an answer.
     """
 
     catalog: Catalog
@@ -189,3 +191,4 @@ class Services:
     model_uses: ModelUses = field(default_factory=AlwaysThere)
     tracer: Tracer = field(default_factory=NoTracer)
     experiments: Changes = field(default_factory=NoChanges)
+    databases: Keep | None = None

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 from pydantic import SecretStr
 
 from extproc.config.policy import FailureMode, PolicyMode, PolicySettings
+from extproc.detection.database import Keep
 from extproc.dialects.answer import AnswerEvent
 from extproc.dialects.feedback import Feedback
 from extproc.errors import DependencyError
@@ -312,15 +313,15 @@ def _acts(own: PolicySettings) -> bool:
     return own.mode is not PolicyMode.OFF
 
 
-def prepare(settings: Mapping[str, PolicySettings]) -> None:
+def prepare(settings: Mapping[str, PolicySettings], keep: Keep | None) -> None:
     """Make what takes a policy long to make, so that `build` finds it made. For a thread beside the event loop.
 
-    Such a policy has a class method `prepare(settings)`, which makes it and keeps it.
+    Such a policy has a class method `prepare(settings, keep)`, which makes it and keeps it.
     """
     for name, own in _with_defaults(settings).items():
         make = getattr(POLICIES[name], "prepare", None)
         if make is not None and own.mode is not PolicyMode.OFF:
-            make(own)
+            make(own, keep)
 
 
 def build(settings: Mapping[str, PolicySettings], services: Services) -> Pipeline:

@@ -253,3 +253,32 @@ def test_what_was_done_is_told_in_numbers(redacting: World) -> None:
     assert [after - earlier for after, earlier in zip(now, counts, strict=True)] == [2, 1]
     log = redacting.gateway.directory / "access.log"
     assert wait_until(lambda: json.loads(log.read_text().splitlines()[-1])["redacted"] == 3)
+
+
+NAMES = """
+policies:
+  redact:
+    mode: enforce
+    names: true
+    requests: {action: allow}
+    responses: {names: {streams: true}}
+"""
+
+
+def test_names_in_answers_whole_and_streamed(tmp_path: pathlib.Path) -> None:
+    """By the real encoder, which reads sentence by sentence whichever way the answer comes."""
+    text = f"I spoke to Harold Finch at noon. He lives in Manchester now, he said, and reads {MAIL}. Good night!"
+    with world(tmp_path / "run", NAMES) as naming:
+        client = naming.gateway.openai()
+        naming.upstream.script = answers(200, whole(text))
+        asked: Any = {"model": "openai", "messages": [{"role": "user", "content": "Who?"}]}
+        said = client.chat.completions.create(**asked).choices[0].message.content
+        naming.upstream.script = stream(*map(content, text), content("", "stop"), DONE)
+        pieces = [
+            piece.choices[0].delta.content or "" for piece in client.chat.completions.create(**asked, stream=True)
+        ]
+        assert said == "".join(pieces)
+        assert "Finch" not in said
+        assert "<PERSON>" in said
+        assert "reads <EMAIL_ADDRESS>." in said
+        assert len([piece for piece in pieces if piece]) > 1, "it came by sentences, not at its end"

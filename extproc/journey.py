@@ -21,6 +21,8 @@ from contextlib import aclosing
 from dataclasses import dataclass, replace
 from typing import Any
 
+from extproc import cascade
+from extproc.cascade import Finding, Kept, Trial
 from extproc.dialects import feedback
 from extproc.dialects.answer import AnswerEvent, Done, Failed
 from extproc.dialects.interface import (
@@ -101,6 +103,7 @@ class Journey:
         self._ctx: RequestContext | None = None
         self._decoder: AnswerDecoder | None = None
         self._encoder: AnswerEncoder | None = None
+        self._trial: Trial | None = None
         self._answering = False
         self._done = False
         self._failed_headers: tuple[str, ...] = ()
@@ -251,7 +254,7 @@ class Journey:
         pool = ctx.pool
         if pool is None:  # route is shadowed or off: without a stamp Envoy refuses the request
             return Forward()
-        call = pool.dialect.encode(ctx.request, ctx.model.upstream(pool, ctx.default_output_tokens))
+        call = pool.dialect.encode(ctx.request, cascade.upstream_model(ctx, pool))
         set_headers = [(":path", call.path), (STAMP, pool.name), *call.set_headers]
         if ctx.affinity_key is not None:
             set_headers.append((AFFINITY, ctx.affinity_key))
@@ -275,6 +278,7 @@ class Journey:
             return
         self._decoder = pool.dialect.decoder(ctx.request, status, event.headers.get("content-type", ""))
         self._encoder = self._api().encoder(ctx.request, self._identity(ctx), ctx.progress.totals)
+        self._trial = None if ctx.cascading is None else Trial(ctx.cascading)
         self._failed_headers = tuple(name for name in event.headers if name not in _KEPT_OF_FAILURES)
         self._busy_for_s = event.headers.get("retry-after", "")
         if event.last:
@@ -296,9 +300,29 @@ class Journey:
         events: Sequence[AnswerEvent] = decoder.feed(data) if data else ()
         if last:
             events = [*events, *decoder.finish()]
+        if self._trial is not None:
+            await self._try(ctx, self._trial, events, last)
+            return
         if not self._answering and failure_before_answer(events) is not None and await self._falls_back(ctx):
             return
         await self._take_answer(ctx, events, last)
+
+    async def _try(self, ctx: RequestContext, trial: Trial, events: Sequence[AnswerEvent], last: bool) -> None:
+        """A cascade's small model answers: hold it, show it, or have the model answer that was asked for."""
+        finding = trial.take(events)
+        if finding is Finding.HOLD:
+            return
+        if finding is Finding.ESCALATE:
+            why, refusal = Kept.LIMIT, await trial.give_up(ctx, self._pipeline)
+            if refusal is None:
+                if await self._falls_back(ctx):
+                    return
+                why, refusal = Kept.LARGE_FAILED, cascade.FAILED
+            if not trial.can_be_shown():
+                await self._refuse(refusal, Termination.UPSTREAM_ERROR)
+                return
+            trial.keep_after_all(ctx, why)
+        await self._take_answer(ctx, trial.shown(ctx), last)
 
     async def _falls_back(self, ctx: RequestContext) -> bool:
         """Whether another pool has answered instead."""
@@ -472,6 +496,8 @@ class Journey:
             headers.append(("x-extproc-pool", ctx.serving_pool.name))
         if ctx.arm:
             headers.append(("x-extproc-arm", ctx.arm))
+        if ctx.cascading is not None and ctx.cascading.outcome is not None:
+            headers.append(("x-extproc-cascade", ctx.cascading.outcome))
         if ctx.caching is not None and ctx.caching.visible:
             headers.append(("x-extproc-cache", ctx.caching.result))
         if ctx.degraded:

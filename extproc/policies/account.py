@@ -15,6 +15,9 @@ from extproc.policies.context import RequestContext
 from extproc.policies.interface import CONTINUE, Services, Termination, Verdict
 from extproc.policies.limit_rules import Size
 
+_LEFT = "left"
+"""A cascade's outcome where the exchange was over before there was one."""
+
 Facts = dict[str, str | int | float | bool]
 
 
@@ -42,6 +45,9 @@ class Account:
         progress, duration_s = ctx.progress, self._clock.monotonic() - ctx.arrived_s
         self._metrics.exchanges.ended(ctx, termination, duration_s)
         event = self._known(ctx) | facts_known_at_forward(ctx) | facts_known_at_end(ctx, termination)
+        if ctx.cascading is not None and ctx.admitted:
+            cascading = ctx.cascading
+            self._metrics.routing.cascaded(cascading.cascade.name, cascading.outcome or _LEFT, cascading.reason)
         price = price_facts(ctx, termination)
         if price["price_nano"]:
             self._metrics.exchanges.cost(
@@ -180,8 +186,8 @@ def _cascade_facts(ctx: RequestContext) -> Facts:
     cascading = ctx.cascading
     if cascading is None:
         return {}
-    outcome = "left" if cascading.outcome is None else cascading.outcome
-    facts: Facts = {"cascade": f"{cascading.cascade.name}/{outcome}", "cascade_reason": cascading.reason}
+    label = f"{cascading.cascade.name}/{cascading.outcome or _LEFT}"
+    facts: Facts = {"cascade": label, "cascade_reason": cascading.reason}
     facts["tried_model"] = cascading.first.name
     if ctx.served is None and not ctx.escalated:
         facts["served_model"] = cascading.first.name

@@ -184,7 +184,7 @@ def _fallback_facts(ctx: RequestContext) -> Facts:
 def _cascade_facts(ctx: RequestContext) -> Facts:
     """Empty outside of cascades, and where no answer came to be judged."""
     cascading = ctx.cascading
-    if cascading is None:
+    if cascading is None or not ctx.admitted:
         return {}
     label = f"{cascading.cascade.name}/{cascading.outcome or _LEFT}"
     facts: Facts = {"cascade": label, "cascade_reason": cascading.reason}

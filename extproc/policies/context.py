@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from msgspec import Struct, field
 
 from extproc.dialects.feedback import Feedback
-from extproc.dialects.interface import InferenceRequest, RequestHead, Route, TokenTotals
+from extproc.dialects.interface import ClientApi, InferenceRequest, RequestHead, Route, TokenTotals
 from extproc.policies.admit_place import Place
 from extproc.policies.cache_exchange import Caching
 from extproc.policies.cascade_exchange import Cascading, Outcome
@@ -126,6 +126,12 @@ class RequestContext:
         return "" if taken is None else taken.label
 
     @property
+    def api(self) -> ClientApi:
+        """What the client speaks. A route without an API is refused, or answered on its headers."""
+        assert self.route.api is not None, "what comes on no path of ours gets no further than its headers"
+        return self.route.api
+
+    @property
     def operation(self) -> str:
         """What is asked for, for labels: an operation, `models`, `feedback`, or `none` where the path is not ours."""
         if self.route.api is not None:
@@ -145,14 +151,19 @@ class RequestContext:
         """The pool that answers, or is asked to."""
         if self.served is not None:
             return self.served.pool
-        return self.model.pool if self.escalated else self.pool
+        return self.pool if self.cascading is None or self.tries_first else self.model.pool
 
     @property
     def serving_model(self) -> Model:
         """The model that answers, or is asked to: the one asked for, unless a fallback or a cascade serves another."""
         if self.served is not None:
             return self.served.model
-        return self.model if self.cascading is None or self.escalated else self.cascading.first
+        return self.cascading.first if self.cascading is not None and self.tries_first else self.model
+
+    @property
+    def tries_first(self) -> bool:
+        """A cascade's small model answers, or is asked to."""
+        return self.cascading is not None and self.admitted and not self.escalated
 
     @property
     def escalated(self) -> bool:

@@ -295,7 +295,8 @@ class Journey:
                     return
                 why, refusal = Kept.LARGE_FAILED, cascade.FAILED
             if not trial.can_be_shown():
-                await self._responder.refuse(ctx, refusal, Termination.UPSTREAM_ERROR)
+                ended = Termination.REJECTED if why is Kept.LIMIT else Termination.UPSTREAM_ERROR
+                await self._responder.refuse(ctx, refusal, ended)
                 return
             trial.keep_after_all(ctx, why)
         await self._take_answer(ctx, trial.shown(ctx), last)

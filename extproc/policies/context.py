@@ -162,8 +162,9 @@ class RequestContext:
 
     @property
     def tries_first(self) -> bool:
-        """A cascade's small model answers, or is asked to."""
-        return self.cascading is not None and self.admitted and not self.escalated
+        """A cascade's small model answers, or is asked to; no cache has."""
+        known = self.caching is not None and self.caching.answered
+        return self.cascading is not None and not self.escalated and not known
 
     @property
     def escalated(self) -> bool:

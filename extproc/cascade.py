@@ -20,7 +20,7 @@ from extproc.policies.context import RequestContext
 from extproc.policies.pipeline import Pipeline
 from extproc.rejection import Rejection, upstream_failed
 from extproc.routing.catalog import Pool
-from extproc.routing.judge import GOOD, Judge, Verdict
+from extproc.routing.judge import GOOD, Judge, Reason, Verdict
 
 _NAME = "cascade"
 _INLINE_LIMIT_CHARS = 65536
@@ -71,8 +71,12 @@ class Trial:
             self._verdict = self._judge.see(event)
             self._cascading.usage, self._cascading.tokens = self._judge.usage, self._judge.tokens
             if self._verdict is not None:
-                return Finding.SHOW if self._verdict is GOOD else Finding.ESCALATE
-        return Finding.HOLD
+                break
+        if self._verdict is None:
+            return Finding.HOLD
+        if self._verdict is GOOD and self._has_failed():  # in the same breath, before a piece of it went on
+            self._verdict = Reason.FAILED
+        return Finding.SHOW if self._verdict is GOOD else Finding.ESCALATE
 
     def shown(self, ctx: RequestContext) -> Sequence[AnswerEvent]:
         """What is held, as the client may have it: it has not asked for log-probabilities."""
@@ -96,14 +100,16 @@ class Trial:
 
     def can_be_shown(self) -> bool:
         """The operator wants it if there is no other, and it is whole, or goes on."""
-        cascade = self._cascading.checks.cascade
-        failed = any(type(event) is Failed for event in self._held)
-        return cascade.on_large_failure is LargeFails.ANSWER and not failed
+        shows = self._cascading.checks.cascade.on_large_failure is LargeFails.ANSWER
+        return shows and not self._has_failed()
 
     def keep_after_all(self, ctx: RequestContext, why: Kept) -> None:
         """It was not good enough, but there is no other."""
         self._keep(ctx, why)
         ctx.not_for_others.add(_NAME)
+
+    def _has_failed(self) -> bool:
+        return any(type(event) is Failed for event in self._held)
 
     def _keep(self, ctx: RequestContext, reason: str) -> None:
         cascading = self._cascading

@@ -93,10 +93,8 @@ class Trial:
             cascading.spent = await asyncio.to_thread(cascading.used)
         else:
             cascading.spent = cascading.used()
-        refusal = await pipeline.on_escalate(ctx)
-        if refusal is None:
-            cascading.outcome = Outcome.ESCALATED
-        return refusal
+        cascading.outcome = Outcome.ESCALATED
+        return await pipeline.on_escalate(ctx)
 
     def can_be_shown(self) -> bool:
         """The operator wants it if there is no other, and it is whole, or goes on."""

@@ -4,29 +4,22 @@ charged is the sum of both."""
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import itertools
 import tempfile
 from pathlib import Path
 
-import orjson
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from extproc.config.cascades import Cascade as CascadeConfig
 from extproc.config.cascades import LargeFails
-from extproc.config.rules import Rule
 from extproc.dialects.answer import AnswerEvent, Delta, Done
-from extproc.exchange.messages import Event, RequestBody, RequestHeaders, ResponseBody, ResponseHeaders
-from extproc.fallback import OtherPools
-from extproc.policies import pipeline
-from extproc.policies.route import Settings as RouteSettings
-from extproc.routing.catalog import Cascade
 from extproc.routing.judge import GOOD, Judge, checks_of
+from tests.helpers.cascaded import CONFIG, answered, asked, asks, small_first
 from tests.helpers.cascades import SURE, UNSURE, piece, whole
 from tests.helpers.journeys import Inside
-from tests.property.test_fallback import HEAD, JSON, SECOND, SSE, Said, Scripted, cut, shown
+from tests.property.test_fallback import JSON, SECOND, SSE, Said, Scripted, cut, shown
 
 ERROR = b'data: {"error":{"message":"on fire"}}\n\n'
 END = piece("", None, "stop") + b"data: [DONE]\n\n"
@@ -44,32 +37,12 @@ SMALL: dict[str, tuple[Said, Said]] = {  # asked for a whole answer, and for a s
     "breaks while held": ((200, JSON, b"{"), (200, SSE, piece("first", SURE) + ERROR)),
     "breaks later": ((200, JSON, b"{"), (200, SSE, b"".join(piece(word, SURE) for word in WORDS) + ERROR)),
 }
-CONFIG = CascadeConfig(first="talker", min_logprob=-0.5, hold_tokens=3)
-BODY = {"model": "writer", "messages": [{"role": "user", "content": "Hi"}]}
 
 
 @functools.cache
 def inside_with(shows: LargeFails) -> Inside:
-    """A worker in which `talker`, a model of an `openai` pool, is tried before `writer`."""
-    config = CONFIG.model_copy(update={"on_large_failure": shows})
     with tempfile.TemporaryDirectory() as directory:
-        inside = Inside(Path(directory))
-    known = inside.services.catalog
-    cascades = {"frugal": Cascade("frugal", config, known.models["talker"], "v")}
-    services = dataclasses.replace(inside.services, catalog=dataclasses.replace(known, cascades=cascades))
-    rule = Rule.model_validate({"name": "r", "when": {"models": ("writer",)}, "to": {"cascade": "frugal"}})
-    built = pipeline.build({"route": RouteSettings(rules=(rule,))}, services)
-    inside.services = services
-    inside.runtime = dataclasses.replace(inside.runtime, pipeline=built)
-    return inside
-
-
-def events(said: Said, cuts: list[int], streams: bool) -> list[Event]:
-    status, kind, data = said
-    body = orjson.dumps({**BODY, "stream": streams})
-    head: list[Event] = [RequestHeaders(HEAD), RequestBody(body, last=True)]
-    answer = map(ResponseBody, cut(data, cuts))
-    return [*head, ResponseHeaders({":status": str(status), "content-type": kind}), *answer, ResponseBody(b"", True)]
+        return small_first(Path(directory), CONFIG.model_copy(update={"on_large_failure": shows}))
 
 
 @settings(max_examples=200, deadline=None)
@@ -88,9 +61,9 @@ async def test_one_answer(
     calls = Scripted(None if large == "is not there" else SECOND[large][streams], large_cuts, lost)
     inside = inside_with(shows)
     inside.usage.events.clear()
-    others = OtherPools(inside.services.catalog, calls, inside.services.metrics)
-    inside.runtime = dataclasses.replace(inside.runtime, other_pools=others)
-    replies = await inside.exchange(events(SMALL[small][streams], small_cuts, streams))
+    asks(inside, calls)
+    status, kind, said = SMALL[small][streams]
+    replies = await inside.exchange([*asked(streams), *answered(*cut(said, small_cuts), status=status, kind=kind)])
 
     status, answer, ends = shown(replies)
     (event,) = inside.usage.events

@@ -18,6 +18,9 @@ from extproc.dialects.answer import AnswerEvent, Delta, Done, Failed, Usage
 from extproc.routing.json_answers import JsonShape
 
 _REFUSAL_CHARS = 200
+_MOST_HELD_CHARS = 4 << 20
+"""A server that never ends its answer is not waited for."""
+
 _LEAST_LOGPROB = -100.0
 """Servers write impossible as -9999: one such token shall not decide alone."""
 
@@ -71,6 +74,7 @@ class Judge:
         self._texts: list[str] = []
         self._opening = ""
         self._chars = 0
+        self._held_chars = 0
         self._refused = False
         self._calls_tools = False
         self._sum = 0.0
@@ -85,6 +89,8 @@ class Judge:
         """None: it can't be said yet."""
         if type(event) is Delta:
             self._read(event)
+            if self._held_chars > _MOST_HELD_CHARS:
+                return Reason.TOO_LONG
             held = self._checks.hold_tokens
             return self._so_far() if held is not None and self.tokens >= held else None
         if type(event) is Usage:
@@ -104,7 +110,9 @@ class Judge:
         if len(self._opening) < _REFUSAL_CHARS:
             self._opening += piece.text
         called = [str(function.get(part) or "") for function in functions for part in ("name", "arguments")]
-        self.said += (piece.reasoning, piece.text, piece.refusal, *called)
+        words = (piece.reasoning, piece.text, piece.refusal, *called)
+        self.said += words
+        self._held_chars += sum(map(len, words))
         values = list(_logprobs(piece.logprobs)) if piece.logprobs else []
         something = piece.text or piece.reasoning or piece.refusal or functions
         for value in values:

@@ -32,8 +32,13 @@ def test_the_example(stack: Stack, stack_key: str, tmp_path: pathlib.Path) -> No
         (commands,) = blocks("sh")
         commands = commands.replace("extproc", f"{sys.executable} -m extproc")
         shell = ["sh", "-ec", re.sub("$", f" -c {gateway.config_path}", commands.strip(), flags=re.MULTILINE)]
-        wait_until(lambda: run(shell, environment) == report)  # the ledger is written behind the answers
-        assert run(shell, environment) == report
+        said: list[str] = []
+
+        def is_told() -> bool:  # the ledger is written behind the answers
+            said.append(run(shell, environment))
+            return said[-1] == report
+
+        assert wait_until(is_told), said[-1]
     finally:
         gateway.close()
 

@@ -99,6 +99,11 @@ def test_a_stream_is_judged_by_its_beginning() -> None:
     assert verdict(good, stream=True, hold_tokens=9) == (None, 3)
 
 
+def test_a_server_that_never_ends_is_not_waited_for() -> None:
+    endless = [piece("x" * (1 << 20))] * 9
+    assert verdict(endless, asked=OBJECT, stream=True) == (Reason.TOO_LONG, 5)
+
+
 def test_tokens_are_those_of_which_the_server_speaks_or_pieces() -> None:
     several = piece("a b c", -0.1, -0.1, -9.0)
     assert verdict([several], stream=True, hold_tokens=2, min_logprob=-0.5) == (GOOD, 1)

@@ -131,11 +131,12 @@ def build(config: GatewayConfig, before: Catalog | None = None) -> Catalog:
     }
     earlier = {name: _earlier(model, before) for name, model in models.items()}
     experiments = {name: experiment_of(name, experiment) for name, experiment in config.experiments.items()}
-    cascades = {name: _cascade(name, cascade, models[cascade.first]) for name, cascade in config.cascades.items()}
+    cascades = {name: cascade_of(name, cascade, models[cascade.first]) for name, cascade in config.cascades.items()}
     return Catalog(models, pools, earlier, experiments, fallbacks, cascades)
 
 
-def _cascade(name: str, config: CascadeConfig, first: Model) -> Cascade:
+def cascade_of(name: str, config: CascadeConfig, first: Model) -> Cascade:
+    """A cascade that tries `first`."""
     pool = first.pool
     parts = (name, config.model_dump_json(), first.version, pool.name, *pool.version)
     return Cascade(name, config, first, hashlib.sha256(repr(parts).encode()).hexdigest())

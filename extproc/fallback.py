@@ -1,4 +1,4 @@
-"""Other pools for a request whose own pool failed it before a word of an answer.
+"""Other pools for a request whose own pool failed it before a word of an answer, or gave none that is good enough.
 
 The exchange is the same one: its caller, reservation, usage event and policies; only the question is put into another
 pool's dialect and asked again, through Envoy. Owns which pools can serve, in which order, and what they are asked.
@@ -19,7 +19,7 @@ from extproc.errors import DependencyError
 from extproc.policies.context import RequestContext, Served
 from extproc.policies.count_tokens import measure
 from extproc.rejection import Rejection, upstream_failed
-from extproc.routing.catalog import Catalog, Fallback
+from extproc.routing.catalog import Catalog, Fallback, Pool
 from extproc.routing.pool_calls import PoolAnswer, PoolCalls
 from extproc.telemetry.metrics import Metrics
 
@@ -67,8 +67,7 @@ class OtherPools:
 
     async def answer(self, ctx: RequestContext) -> Batches:
         """What the first pool says that begins to answer; nothing when none does. Writes `ctx.served` before that."""
-        assert ctx.pool is not None, "what was not sent to a pool has not failed there"
-        for fallback in self._catalog.fallbacks.get(ctx.pool.name, ()):
+        for fallback in self._others(ctx):
             outcome = "unfit"
             question = await _question(ctx, fallback)
             if question is not None:
@@ -79,12 +78,23 @@ class OtherPools:
                             if failure_before_answer(events) is not None:
                                 break
                             outcome = "answered"
-                            self._metrics.routing.fell_back(ctx.pool.name, fallback.pool.name, outcome)
+                            self._note(ctx, fallback, outcome)
                             _now_serves(ctx, question)
                         yield events, last
             if outcome == "answered":
                 return
-            self._metrics.routing.fell_back(ctx.pool.name, fallback.pool.name, outcome)
+            self._note(ctx, fallback, outcome)
+
+    def _others(self, ctx: RequestContext) -> Sequence[Fallback]:
+        """After a cascade's small model, the pool of the one that was asked for, and what stands in for that."""
+        failed = _failed(ctx)
+        standing_in = self._catalog.fallbacks.get(failed.name, ())
+        return (Fallback(failed), *standing_in) if ctx.escalated else standing_in
+
+    def _note(self, ctx: RequestContext, fallback: Fallback, outcome: str) -> None:
+        failed = _failed(ctx)
+        if fallback.pool is not failed:
+            self._metrics.routing.fell_back(failed.name, fallback.pool.name, outcome)
 
     async def _ask(self, ctx: RequestContext, question: _Question) -> Batches:
         call, pool = question.call, question.served.pool
@@ -98,6 +108,12 @@ class OtherPools:
                         yield batch
         except DependencyError:
             yield [Failed(upstream_failed("The model server's answer broke off."))], True
+
+
+def _failed(ctx: RequestContext) -> Pool:
+    """The pool for which others stand in."""
+    assert ctx.pool is not None, "what was not sent to a pool has not failed there"
+    return ctx.model.pool if ctx.escalated else ctx.pool
 
 
 async def _decoded(answer: PoolAnswer, decoder: AnswerDecoder) -> Batches:
@@ -129,7 +145,8 @@ async def _question(ctx: RequestContext, fallback: Fallback) -> _Question | None
 
 def _now_serves(ctx: RequestContext, question: _Question) -> None:
     ctx.served = question.served
-    ctx.not_for_others.add(_NAME)  # kept under the name of the pool that did not answer, it would stay when that does
+    if question.served.pool is not _failed(ctx):
+        ctx.not_for_others.add(_NAME)  # kept under the name of the pool that did not answer, it stays when that does
     if question.prompt_tokens is not None and not ctx.progress.upstream_usage:
         ctx.progress.totals.prompt_tokens = question.prompt_tokens
 

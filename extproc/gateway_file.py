@@ -22,11 +22,12 @@ from extproc.policies.route import Route
 from extproc.policies.route import Settings as RouteSettings
 from extproc.policies.scan_texts import ScanTexts
 from extproc.policies.semantic_cache import SemanticCache
+from extproc.routing import json_answers
 
 
 def load(path: Path, env: Mapping[str, str] | None = None) -> GatewayConfig:
     """The configuration, everything checked that can be without a network. Raises ConfigError."""
-    checks = (_tokenizers, _rules, _budgets, _admission, _issuers, _encoder, _semantic_cache)
+    checks = (_tokenizers, _rules, _cascades, _budgets, _admission, _issuers, _encoder, _semantic_cache)
     return config.load(path, pipeline.SETTINGS, env, checks=checks)
 
 
@@ -34,6 +35,16 @@ def _rules(checked: GatewayConfig) -> Iterator[tuple[Key, str]]:
     route = checked.policies.get(Route.name)
     if isinstance(route, RouteSettings):
         yield from broken_rules(checked, route.rules, ("policies", Route.name, "rules"))
+
+
+def _cascades(checked: GatewayConfig) -> Iterator[tuple[Key, str]]:
+    """Their schemas are some."""
+    for name, cascade in checked.cascades.items():
+        if cascade.json_schema is not None:
+            try:
+                json_answers.check_schema(cascade.json_schema)
+            except ValueError as error:
+                yield ("cascades", name, "json_schema"), str(error)
 
 
 def _budgets(checked: GatewayConfig) -> Iterator[tuple[Key, str]]:

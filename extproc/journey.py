@@ -18,6 +18,8 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
 
+from extproc import cascade
+from extproc.cascade import Finding, Kept, Trial
 from extproc.dialects import feedback
 from extproc.dialects.answer import AnswerEvent, Done, Failed
 from extproc.dialects.interface import (
@@ -82,6 +84,7 @@ class Journey:
         self._responder = Responder(self._exchange, runtime.pipeline, write, self._close)
         self._ctx: RequestContext | None = None
         self._decoder: AnswerDecoder | None = None
+        self._trial: Trial | None = None
         self._answering = False
         self._done = False
         self._closed = False
@@ -228,7 +231,7 @@ class Journey:
         pool = ctx.pool
         if pool is None:  # route is shadowed or off: without a stamp Envoy refuses the request
             return Forward()
-        call = pool.dialect.encode(ctx.request, ctx.model.upstream(pool, ctx.default_output_tokens))
+        call = pool.dialect.encode(ctx.request, cascade.upstream_model(ctx, pool))
         set_headers = [(":path", call.path), (STAMP, pool.name), *call.set_headers]
         if ctx.affinity_key is not None:
             set_headers.append((AFFINITY, ctx.affinity_key))
@@ -252,6 +255,7 @@ class Journey:
             return
         self._decoder = pool.dialect.decoder(ctx.request, status, event.headers.get("content-type", ""))
         self._responder.expect(ctx, event.headers)
+        self._trial = None if ctx.cascading is None else Trial(ctx.cascading)
         if event.last:
             await self._on_response_data(b"", True)
 
@@ -272,9 +276,30 @@ class Journey:
         events: Sequence[AnswerEvent] = decoder.feed(data) if data else ()
         if last:
             events = [*events, *decoder.finish()]
+        if self._trial is not None:
+            await self._try(ctx, self._trial, events, last)
+            return
         if not self._answering and failure_before_answer(events) is not None and await self._falls_back(ctx):
             return
         await self._take_answer(ctx, events, last)
+
+    async def _try(self, ctx: RequestContext, trial: Trial, events: Sequence[AnswerEvent], last: bool) -> None:
+        """A cascade's small model answers: hold it, show it, or have the model answer that was asked for."""
+        finding = trial.take(events)
+        if finding is Finding.HOLD:
+            return
+        if finding is Finding.ESCALATE:
+            why, refusal = Kept.LIMIT, await trial.give_up(ctx, self._pipeline)
+            if refusal is None:
+                if await self._falls_back(ctx):
+                    return
+                why, refusal = Kept.LARGE_FAILED, cascade.FAILED
+            if not trial.can_be_shown():
+                ended = Termination.REJECTED if why is Kept.LIMIT else Termination.UPSTREAM_ERROR
+                await self._responder.refuse(ctx, refusal, ended)
+                return
+            trial.keep_after_all(ctx, why)
+        await self._take_answer(ctx, trial.shown(ctx), last)
 
     async def _falls_back(self, ctx: RequestContext) -> bool:
         """Whether another pool has answered instead."""

@@ -215,6 +215,8 @@ def _own_headers(ctx: RequestContext) -> list[tuple[str, str]]:
         headers.append(("x-extproc-pool", ctx.serving_pool.name))
     if ctx.arm:
         headers.append(("x-extproc-arm", ctx.arm))
+    if ctx.cascading is not None and ctx.cascading.outcome is not None:
+        headers.append(("x-extproc-cascade", ctx.cascading.outcome))
     if ctx.caching is not None and ctx.caching.visible:
         headers.append(("x-extproc-cache", ctx.caching.result))
     if ctx.degraded:

@@ -111,6 +111,7 @@ class _Explained:
             "experiment": self._experiment(destination),
             "model": destination.model.name,
             "pool": destination.pool.name,
+            "cascade": _cascade(destination),
         }
 
     def _try_rules(self) -> "tuple[CompiledRule | None, list[dict[str, str]]]":
@@ -155,6 +156,15 @@ class _Explained:
             "weights_from": change.by if change is not None and holds else f"gateway.yaml{self._heard}",
             "subject": taken.subject,
         }
+
+
+def _cascade(destination: "Destination") -> dict[str, str] | None:
+    cascade = destination.cascade
+    return (
+        None
+        if cascade is None
+        else {"name": cascade.name, "first": cascade.first.name, "pool": cascade.first.pool.name}
+    )
 
 
 def _request(arguments: argparse.Namespace, headers: dict[str, str]) -> "InferenceRequest":
@@ -215,4 +225,7 @@ def _print(report: dict[str, Any]) -> None:
         weights = ", ".join(f"{arm} {weight:g}" for arm, weight in experiment["weights"].items())
         print(f"experiment {experiment['name']}: weights {weights}, from {experiment['weights_from']}")
         print(f"arm {experiment['arm']}: {experiment['why']}")
+    cascade = report["cascade"]
+    if cascade is not None:
+        print(f"cascade {cascade['name']}: first model {cascade['first']} in pool {cascade['pool']}, then")
     print(f"model {report['model']}\npool {report['pool']}")

@@ -14,6 +14,7 @@ from extproc.cli.arguments import CommandFailed, add_config, add_stack_place, lo
 
 if TYPE_CHECKING:
     from extproc.cli.arguments import Commands
+    from extproc.usage_cascades import Cascades
     from extproc.usage_summary import Summary
 
     Records = AsyncIterator[Sequence[Mapping[str, Any]]]
@@ -33,6 +34,9 @@ def add_commands(commands: "Commands") -> None:
         help="principal, team, tier, model, operation, pool, day, termination; repeat, or join by commas, for several; "
         f"`total` for one sum (default: {','.join(_DEFAULT_BY)})",
     )
+    usage.add_argument(
+        "--cascades", action="store_true", help="what cascades kept and escalated, cost and (an estimate) saved"
+    )
     usage.add_argument("--since", type=moment, metavar="WHEN", help="2026-01-31, 2026-01-31T12:00 (UTC), or 7d ago")
     usage.add_argument("--until", type=moment, metavar="WHEN", help="likewise; what arrived then is not included")
     usage.add_argument("--format", choices=("table", "csv", "json"), default="table", help="(default: %(default)s)")
@@ -50,6 +54,8 @@ def add_commands(commands: "Commands") -> None:
 def _usage(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> int:
     if arguments.since is not None and arguments.until is not None and arguments.since >= arguments.until:
         parser.error("--since has to be before --until")
+    if arguments.cascades and (arguments.by or arguments.export):
+        parser.error("--cascades goes with neither --by nor --export")
     return asyncio.run(_report(arguments))
 
 
@@ -64,11 +70,27 @@ async def _report(arguments: argparse.Namespace) -> int:
     if arguments.export is not None:
         await _export(records, summary, arguments.export)
         return 0
+    if arguments.cascades:
+        await _cascades(records, summary, arguments)
+        return 0
     async for page in records:
         for record in page:
             _add(summary, record)
     show(summary, by, arguments.format)
     return 0
+
+
+async def _cascades(records: "Records", summary: "Summary", arguments: argparse.Namespace) -> None:
+    from extproc.cli.usage_cascades import show
+    from extproc.usage_cascades import Cascades
+
+    models = load_config(arguments).models
+    cascades = Cascades({name: model.price.exact for name, model in models.items() if model.price is not None})
+    async for page in records:
+        for record in page:
+            if summary.wants(record):
+                _add(cascades, record)
+    show(cascades, arguments.format)
 
 
 async def _export(records: "Records", summary: "Summary", path: pathlib.Path) -> None:
@@ -80,9 +102,9 @@ async def _export(records: "Records", summary: "Summary", path: pathlib.Path) ->
     print(f"{export.new} new records in {path}, {export.known} were there already", file=sys.stderr)
 
 
-def _add(summary: "Summary", record: Mapping[str, Any]) -> None:
+def _add(sums: "Summary | Cascades", record: Mapping[str, Any]) -> None:
     try:
-        summary.add(record)
+        sums.add(record)
     except (ValueError, TypeError, OverflowError) as error:
         raise CommandFailed(f"the record {record.get('id')} can't be read: {error}") from None
 

@@ -35,16 +35,16 @@ def show(summary: Summary, by: Sequence[str], form: str, out: TextIO | None = No
 
 
 def _object(group: dict[str, str], usage: Usage) -> dict[str, Any]:
-    cost = {currency: _amount(nano) for currency, nano in sorted(usage.cost_nano.items())}
+    cost = {currency: amount(nano) for currency, nano in sorted(usage.cost_nano.items())}
     return {**group, **{name: getattr(usage, name) for name in _COUNTS}, "cost": cost}
 
 
 def _cells(usage: Usage, currencies: Sequence[str]) -> list[str]:
-    amounts = [_amount(usage.cost_nano.get(currency, 0)) for currency in currencies]
+    amounts = [amount(usage.cost_nano.get(currency, 0)) for currency in currencies]
     return [*(str(getattr(usage, name)) for name in _COUNTS), *amounts]
 
 
-def _amount(nano: int) -> str:
+def amount(nano: int) -> str:
     """As people write it: two decimals, and more where there are more."""
     whole, _, decimals = format(decimal_from_nano(nano), "f").partition(".")
     return f"{whole}.{decimals.rstrip('0').ljust(_LEAST_DECIMALS, '0')}"

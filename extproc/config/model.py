@@ -15,6 +15,7 @@ import pydantic
 from extproc.config.address import HostPort, Listen, TcpAddress, UnixAddress
 from extproc.config.admin import token_of
 from extproc.config.audit import Audit
+from extproc.config.cascades import Cascade
 from extproc.config.encoder import Encoder
 from extproc.config.experiments import Experiment
 from extproc.config.identities import Identities, ModelsAllowed, Team
@@ -289,6 +290,9 @@ class GatewayConfig(Section):
     experiments: Mapping[Name, Experiment] = {}
     """A/B tests over pools or models; rules send requests to them."""
 
+    cascades: Mapping[Name, Cascade] = {}
+    """Small models that are tried first; rules send requests to them (docs/cascade.md)."""
+
     policies: Mapping[str, PolicySettings] = {}
     """Settings of each policy that has any; one that is not named has its defaults."""
 
@@ -297,8 +301,8 @@ class GatewayConfig(Section):
 
     @property
     def fallback_address(self) -> TcpAddress | UnixAddress | None:
-        """Where the service asks Envoy for another pool; None: nobody needs it, or nobody said where."""
-        if not self.model_meshes and not any(pool.fallback for pool in self.pools.values()):
+        """Where the service asks Envoy for another pool; None: nothing needs another, or nobody said where."""
+        if not (self.model_meshes or self.cascades or any(pool.fallback for pool in self.pools.values())):
             return None
         if self.gateway.fallback_listen is not None or isinstance(self.service.listen, TcpAddress):
             return self.gateway.fallback_listen

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 
 from extproc.config.address import MAX_SOCKET_PATH_BYTES, TcpAddress
+from extproc.config.cascade_references import broken_cascades
 from extproc.config.document import Key
 from extproc.config.identities import Credentials
 from extproc.config.model import GatewayConfig
@@ -36,6 +37,7 @@ def broken_references(config: GatewayConfig) -> Iterator[Finding]:
             yield ("pools", name, "idle_timeout_s"), "never reached: gateway.stream_idle_timeout_s is shorter"
     yield from broken_experiments(config)
     yield from broken_meshes(config)
+    yield from broken_cascades(config)
 
 
 def _listeners(config: GatewayConfig) -> Iterator[Finding]:
@@ -68,8 +70,9 @@ def _fail_open(config: GatewayConfig) -> Iterator[Finding]:
 def _fallback_listen(config: GatewayConfig) -> Iterator[Finding]:
     key, address = ("gateway", "fallback_listen"), config.fallback_address
     if address is None:
-        if any(pool.fallback for pool in config.pools.values()):
-            yield key, "a pool has a fallback, and service.listen is no Unix socket beside which it could be"
+        needs = "there is a cascade" if config.cascades else "a pool has a fallback"
+        if config.cascades or any(pool.fallback for pool in config.pools.values()):
+            yield key, f"{needs}, and service.listen is no Unix socket beside which it could be"
     elif isinstance(address, TcpAddress):
         if not address.is_loopback:
             yield key, "who can connect there needs no key: unix:/path, or an address of loopback"

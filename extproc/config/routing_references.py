@@ -5,10 +5,10 @@ Must not know: lines and files; it names keys.
 
 from collections.abc import Iterator, Mapping, Sequence
 
+from extproc.config.cascade_references import broken_target, can_try
 from extproc.config.document import Key
 from extproc.config.experiments import Experiment, Sticky, Weight
 from extproc.config.model import GatewayConfig
-from extproc.config.models import Model
 from extproc.config.pools import CARRIES, DialectName
 from extproc.config.rules import ComplexityRange, Conditions, Rule, Target, TokenRange
 from extproc.operation import Operation
@@ -95,6 +95,7 @@ def broken_rules(config: GatewayConfig, rules: Sequence[Rule], key: Key) -> Iter
             yield (*place, "name"), "another rule has this name"
         seen[rule.name] = index
         findings = [*_target((*place, "to"), rule.to, config), *_conditions((*place, "when"), rule.when, config)]
+        findings += broken_target((*place, "to", "cascade"), rule, config)
         yield from findings
         if findings:
             continue
@@ -114,6 +115,7 @@ def _target(key: Key, target: Target, config: GatewayConfig) -> Iterator[Finding
         "model": config.models,
         "pool": config.pools,
         "experiment": config.experiments,
+        "cascade": config.cascades,
     }
     for kind, known in sections.items():
         named = getattr(target, kind)
@@ -136,21 +138,23 @@ def _pairs(rule: Rule, config: GatewayConfig) -> _Pairs:
         (name, operation)
         for name, model in models.items()
         for operation in model.operations
-        if can_serve(rule.to, model, operation, config)
+        if can_serve(rule.to, name, operation, config)
     )
 
 
-def can_serve(target: Target, model: Model, operation: Operation, config: GatewayConfig) -> bool:
-    """Whether an operation of `model` can go to the target; of an experiment, to all of its arms."""
+def can_serve(target: Target, name: str, operation: Operation, config: GatewayConfig) -> bool:
+    """Whether an operation of the model `name` can go to the target; of an experiment, to all of its arms."""
     if target.experiment is not None:
         arms = config.experiments[target.experiment].arms.values()
-        return all(can_serve(Target(pool=arm.pool, model=arm.model), model, operation, config) for arm in arms)
+        return all(can_serve(Target(pool=arm.pool, model=arm.model), name, operation, config) for arm in arms)
+    if target.cascade is not None:
+        return can_try(config.cascades[target.cascade], name, operation, config)
     if target.model is not None:
         return operation in config.models[target.model].operations
-    assert target.pool is not None, "a target has one of the three"
+    assert target.pool is not None, "a target has one of the four"
     dialect = config.pools[target.pool].dialect
     renders_here = dialect is DialectName.TRITON_GENERATE and operation is Operation.CHAT
-    return operation in CARRIES[dialect] and not (renders_here and not model.renders)
+    return operation in CARRIES[dialect] and not (renders_here and not config.models[name].renders)
 
 
 def _covers(wide: Conditions, narrow: Conditions) -> bool:

@@ -152,7 +152,7 @@ class Conditions(Section):
 
 
 class Target(Section):
-    """Where requests go: one of the three."""
+    """Where requests go: one of the four."""
 
     model: ModelName | None = None
     """Another model, with its own pool, tokenizer, limits and price, as if it had been asked for."""
@@ -163,10 +163,13 @@ class Target(Section):
     experiment: Name | None = None
     """An experiment, one of whose arms takes it."""
 
+    cascade: Name | None = None
+    """A cascade, whose small model is tried before the one that was asked for."""
+
     @pydantic.model_validator(mode="after")
     def _is_one(self) -> "Target":
-        if sum(part is not None for part in (self.model, self.pool, self.experiment)) != 1:
-            raise ValueError("give model, pool or experiment, one of them")
+        if sum(part is not None for part in (self.model, self.pool, self.experiment, self.cascade)) != 1:
+            raise ValueError("give model, pool, experiment or cascade, one of them")
         return self
 
 

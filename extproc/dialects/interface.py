@@ -94,12 +94,14 @@ class InferenceRequest(Protocol):
 
 
 class UpstreamModel(Struct, frozen=True):
-    """What a dialect needs to know to encode a request: upstream name, output cap when the client set none, and how
-    to render a chat into one prompt string (None: the upstream applies its own template)."""
+    """What a dialect needs to know to encode a request: upstream name, output cap when the client set none, how
+    to render a chat into one prompt string (None: the upstream applies its own template), and whether the gateway wants
+    to know how probable each token of the answer was, though the client may not."""
 
     name: str
     default_output_tokens: int
     render_chat: Callable[[InferenceRequest], str] | None = None
+    wants_logprobs: bool = False
 
 
 class UpstreamCall(Struct, frozen=True):

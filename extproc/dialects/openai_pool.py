@@ -116,6 +116,8 @@ class OpenAiPool:
             fields["stream_options"] = {**(fields.get("stream_options") or {}), "include_usage": True}
         if request.operation is not Operation.EMBEDDINGS:
             _cap(fields, request.output_limit_tokens or model.default_output_tokens)
+            if model.wants_logprobs:
+                _ask_for_logprobs(fields, request.operation)
         return UpstreamCall(_PATHS[request.operation], _encode(fields), JSON_HEADERS)
 
     def decoder(self, request: InferenceRequest, status: int, content_type: str) -> AnswerDecoder:
@@ -133,6 +135,14 @@ def _cap(fields: dict[str, Any], limit_tokens: int) -> None:
     caps = [name for name in ("max_tokens", "max_completion_tokens") if fields.get(name) is not None]
     for name in caps or ["max_tokens"]:
         fields[name] = min(fields.get(name) or limit_tokens, limit_tokens)
+
+
+def _ask_for_logprobs(fields: dict[str, Any], operation: Operation) -> None:
+    """Of the tokens that were chosen; a client that asks for more gets what it asks for."""
+    if operation is Operation.CHAT:
+        fields["logprobs"] = True
+    elif fields.get("logprobs") is None:
+        fields["logprobs"] = 1
 
 
 def _answer_count(request: InferenceRequest) -> int:

@@ -70,6 +70,9 @@ _NEUTRAL: dict[str, tuple[Any, ...]] = {
 }
 """Values that ask for nothing special."""
 
+_MOST_TOKENS = 1 << 20
+"""Of one piece: what a broken server may make us write down."""
+
 _encode = msgspec.json.Encoder().encode
 
 
@@ -81,6 +84,7 @@ class _Event(msgspec.Struct):
     num_input_tokens: int | None = None
     num_output_tokens: int | None = None
     cached_tokens: int | None = None
+    cumulative_logprob: float | None = None
     error: Any = None
 
 
@@ -102,7 +106,9 @@ class TritonGeneratePool:
         assert isinstance(request, ChatRequest | CompletionRequest), "check() comes first"
         sampling = {name: value for name, value in request.fields.items() if name in _SAMPLING and value is not None}
         sampling["max_tokens"] = request.output_limit_tokens or model.default_output_tokens
-        body = {
+        if model.wants_logprobs:
+            sampling["logprobs"] = 1  # without it vLLM adds none up
+        body: dict[str, Any] = {
             "text_input": _prompt(request, model),
             "stream": request.stream,
             "sampling_parameters": _encode(sampling).decode(),
@@ -112,6 +118,8 @@ class TritonGeneratePool:
             "return_num_input_tokens": True,
             "return_num_output_tokens": True,
         }
+        if model.wants_logprobs:
+            body["return_cumulative_logprob"] = True
         verb = "generate_stream" if request.stream else "generate"
         return UpstreamCall(f"/v2/models/{quote(model.name, safe='')}/{verb}", _encode(body), JSON_HEADERS)
 
@@ -171,9 +179,10 @@ def _unsupported_input(request: OpenAiRequest) -> Rejection | None:
 class _Stream:
     """One streamed answer: increments of text until one of them has a finish reason."""
 
-    __slots__ = ("_completion_tokens", "_finished", "_last")
+    __slots__ = ("_completion_tokens", "_finished", "_last", "_logprob")
 
     def __init__(self) -> None:
+        self._logprob = 0.0
         self._completion_tokens: int | None = None
         self._last = _Event()
         self._finished = False
@@ -189,10 +198,20 @@ class _Stream:
         self._last = piece
         finish_reason = _finish_reason(piece)
         text = piece.text_output or ""
+        logprobs = self._logprobs(piece)
         if finish_reason is None:
-            return [Delta(0, text)] if text else ()
+            return [Delta(0, text, logprobs=logprobs)] if text or logprobs else ()
         self._finished = True
-        return [Delta(0, text, finish_reason=finish_reason), self._usage()]
+        return [Delta(0, text, logprobs=logprobs, finish_reason=finish_reason), self._usage()]
+
+    def _logprobs(self, piece: _Event) -> dict[str, Any] | None:
+        """The server tells one sum, of all tokens until now: each of the new ones gets its share of what is new. In
+        OpenAI's shape, for the gateway alone: no client can ask for them in this dialect."""
+        total, tokens = piece.cumulative_logprob, piece.num_output_tokens
+        if total is None or not tokens:
+            return None
+        mean, self._logprob = (total - self._logprob) / tokens, total
+        return {"content": [{"logprob": mean}] * min(tokens, _MOST_TOKENS)}
 
     def end(self) -> Sequence[AnswerEvent]:
         if self._finished:

@@ -30,6 +30,8 @@ SERVICE_FIELDS = (
     "pool",
     "fallback_from",
     "served_model",
+    "cascade",
+    "cascade_reason",
     "arm",
     "rule",
     "prompt_tokens",

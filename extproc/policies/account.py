@@ -9,9 +9,14 @@ from __future__ import annotations
 from typing import ClassVar
 
 from extproc.config.policy import PolicySettings
-from extproc.money import Price, cost_nano
+from extproc.limits import Measure
+from extproc.money import Price
 from extproc.policies.context import RequestContext
 from extproc.policies.interface import CONTINUE, Services, Termination, Verdict
+from extproc.policies.limit_rules import Size
+
+_LEFT = "left"
+"""A cascade's outcome where the exchange was over before there was one."""
 
 Facts = dict[str, str | int | float | bool]
 
@@ -40,6 +45,9 @@ class Account:
         progress, duration_s = ctx.progress, self._clock.monotonic() - ctx.arrived_s
         self._metrics.exchanges.ended(ctx, termination, duration_s)
         event = self._known(ctx) | facts_known_at_forward(ctx) | facts_known_at_end(ctx, termination)
+        if ctx.cascading is not None and ctx.admitted:
+            cascading = ctx.cascading
+            self._metrics.routing.cascaded(cascading.cascade.name, cascading.outcome or _LEFT, cascading.reason)
         price = price_facts(ctx, termination)
         if price["price_nano"]:
             self._metrics.exchanges.cost(
@@ -51,8 +59,7 @@ class Account:
         event["saved_tokens"] = 0 if ctx.caching is None else ctx.caching.saved_tokens
         event["status"] = progress.status
         event["duration_ms"] = round(duration_s * 1e3, 3)
-        held = ctx.held
-        owed = [] if held is None else held.owed(progress.totals, price_of(ctx), charged=is_charged(ctx, termination))
+        owed = [] if ctx.held is None else ctx.held.owed(charged_size(ctx, termination))
         self._usage.closed(ctx.request_id, event, owed)
 
     def _known(self, ctx: RequestContext) -> Facts:
@@ -109,15 +116,37 @@ def price_of(ctx: RequestContext) -> Price | None:
     return None if price is None else price.exact
 
 
+def charged_size(ctx: RequestContext, termination: Termination) -> Size | None:
+    """What the exchange is charged for; None: nothing."""
+    if not is_charged(ctx, termination):
+        return None
+    totals = ctx.progress.totals
+    price = price_of(ctx)
+    return Size(totals.prompt_tokens, totals.completion_tokens, totals.cached_tokens, price, tried_size(ctx))
+
+
+def tried_size(ctx: RequestContext) -> Size | None:
+    """What a cascade's small model used for an answer that was not good enough; None: there is none."""
+    cascading = ctx.cascading
+    if cascading is None or cascading.spent is None:
+        return None
+    spent = cascading.spent
+    # A price per request is paid for what came of it.
+    price = cascading.price if spent.completion_tokens else None
+    return Size(spent.prompt_tokens, spent.completion_tokens, spent.cached_tokens, price)
+
+
 def price_facts(ctx: RequestContext, termination: Termination) -> Facts:
-    """What the exchange costs, in nano-units (10^-9) of the currency; no currency where the model has no price."""
-    price = ctx.serving_model.config.price if ctx.model_name else None
-    if price is None:
-        return {"price_nano": 0, "currency": ""}
-    totals, nano = ctx.progress.totals, 0
-    if is_charged(ctx, termination):
-        nano = cost_nano(price.exact, totals.prompt_tokens, totals.cached_tokens, totals.completion_tokens)
-    return {"price_nano": nano, "currency": price.currency}
+    """What the exchange costs, in nano-units (10^-9) of the currency; no currency where no model has a price."""
+    size, tried = charged_size(ctx, termination), tried_size(ctx)
+    prices = [price_of(ctx), None if tried is None else tried.price]
+    currency = next((price.currency for price in prices if price is not None), "")
+    facts: Facts = {"price_nano": 0 if size is None else size.of(Measure.MONEY), "currency": currency}
+    if tried is not None:
+        facts |= {"tried_tokens": tried.of(Measure.TOKENS), "tried_nano": 0}
+        if size is not None:
+            facts["tried_nano"] = tried.of(Measure.MONEY)
+    return facts
 
 
 def facts_known_at_end(ctx: RequestContext, termination: Termination) -> Facts:
@@ -133,6 +162,7 @@ def facts_known_at_end(ctx: RequestContext, termination: Termination) -> Facts:
         "cache": "" if ctx.caching is None else ctx.caching.result,
         "redacted": 0 if ctx.redaction is None else ctx.redaction.changed,
         **_fallback_facts(ctx),
+        **_cascade_facts(ctx),
         **_guard_facts(ctx),
         **_queue_facts(ctx),
     }
@@ -145,7 +175,23 @@ def _fallback_facts(ctx: RequestContext) -> Facts:
     """Empty where the pool that was asked first served."""
     if ctx.served is None or ctx.pool is None:
         return {}
-    return {"pool": ctx.served.pool.name, "fallback_from": ctx.pool.name, "served_model": ctx.served.model.name}
+    asked = ctx.model.pool if ctx.escalated else ctx.pool
+    if ctx.served.pool is asked:
+        return {"pool": asked.name}
+    return {"pool": ctx.served.pool.name, "fallback_from": asked.name, "served_model": ctx.served.model.name}
+
+
+def _cascade_facts(ctx: RequestContext) -> Facts:
+    """Empty outside of cascades, and where no answer came to be judged."""
+    cascading = ctx.cascading
+    if cascading is None or not ctx.admitted:
+        return {}
+    label = f"{cascading.cascade.name}/{cascading.outcome or _LEFT}"
+    facts: Facts = {"cascade": label, "cascade_reason": cascading.reason}
+    facts["tried_model"] = cascading.first.name
+    if ctx.served is None and not ctx.escalated:
+        facts["served_model"] = cascading.first.name
+    return facts
 
 
 def _queue_facts(ctx: RequestContext) -> Facts:

@@ -43,6 +43,8 @@ def identity(ctx: RequestContext, answers_version: str, tenant: str, namespace: 
         model.version,
         None if pool is None else (pool.name, *pool.version),
         ctx.arm,  # arms that share a pool are compared, so they don't share answers
+        # What a small model may have answered is not for requests that go straight to the large one.
+        None if ctx.cascading is None else (ctx.cascading.cascade.version, model.pool.name, *model.pool.version),
         answers_version,
     ]
 

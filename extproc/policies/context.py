@@ -10,6 +10,7 @@ from extproc.dialects.feedback import Feedback
 from extproc.dialects.interface import ClientApi, InferenceRequest, RequestHead, Route, TokenTotals
 from extproc.policies.admit_place import Place
 from extproc.policies.cache_exchange import Caching
+from extproc.policies.cascade_exchange import Cascading, Outcome
 from extproc.policies.guard_result import GuardResult
 from extproc.policies.limit_hold import Hold
 from extproc.policies.redact_exchange import Redaction
@@ -67,6 +68,7 @@ class RequestContext:
     pool: Pool | None = None  # route
     served: Served | None = None  # fallback: who answers, because `pool` did not
     destination: Destination | None = None  # route: where it goes, and who said so
+    cascading: Cascading | None = None  # route: who is tried before its model; None: nobody
     prompt_tokens: int | None = None  # count_tokens
     default_output_tokens: int = 0  # count_tokens
     filtering: Filtering | None = None  # content_filter: what it did, and its answer in the making
@@ -148,12 +150,27 @@ class RequestContext:
     @property
     def serving_pool(self) -> Pool | None:
         """The pool that answers, or is asked to."""
-        return self.pool if self.served is None else self.served.pool
+        if self.served is not None:
+            return self.served.pool
+        return self.pool if self.cascading is None or self.tries_first else self.model.pool
 
     @property
     def serving_model(self) -> Model:
-        """The model that answers, or is asked to: the one asked for, unless a fallback serves another."""
-        return self.model if self.served is None else self.served.model
+        """The model that answers, or is asked to: the one asked for, unless a fallback or a cascade serves another."""
+        if self.served is not None:
+            return self.served.model
+        return self.cascading.first if self.cascading is not None and self.tries_first else self.model
+
+    @property
+    def tries_first(self) -> bool:
+        """A cascade's small model answers, or is asked to; no cache has."""
+        known = self.caching is not None and self.caching.answered
+        return self.cascading is not None and not self.escalated and not known
+
+    @property
+    def escalated(self) -> bool:
+        """A cascade's small model gave no answer that was good enough."""
+        return self.cascading is not None and self.cascading.outcome is Outcome.ESCALATED
 
     @property
     def model_name(self) -> str:

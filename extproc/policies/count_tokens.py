@@ -67,6 +67,11 @@ class CountTokens:
         return events
 
     async def on_close(self, ctx: RequestContext, termination: Termination) -> None:
+        cascading = ctx.cascading
+        if cascading is not None and cascading.outcome is None and ctx.admitted:  # broken off while it was judged
+            used, totals = cascading.used(), ctx.progress.totals
+            totals.prompt_tokens = used.prompt_tokens or cascading.prompt_tokens or totals.prompt_tokens
+            totals.completion_tokens, totals.cached_tokens = used.completion_tokens, used.cached_tokens
         if ctx.progress.text:  # broken off: Done, which counts and clears the text, never came
             await self._count_answer(ctx)
 

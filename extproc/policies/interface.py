@@ -1,4 +1,4 @@
-"""What a policy is: five small protocols, of which it implements those it needs, and the verdicts it may give.
+"""What a policy is: small protocols, of which it implements those it needs, and the verdicts it may give.
 
 A policy is constructed once per configuration version as `Policy(settings, services)` and shared by all exchanges, so
 it keeps nothing about one exchange: that belongs in the `RequestContext`.
@@ -119,6 +119,13 @@ class FeedbackPolicy(Policy, Protocol):
     """Learns what a user thought of an answer."""
 
     async def on_feedback(self, ctx: RequestContext, feedback: Feedback) -> None: ...
+
+
+class EscalatePolicy(Policy, Protocol):
+    """Has a say before another model is asked because the answer of a cascade's small one, whose tokens are known by
+    now, was not good enough. After a Reject nobody else is asked."""
+
+    async def on_escalate(self, ctx: RequestContext) -> Continue | Reject: ...
 
 
 class AnswerPolicy(Policy, Protocol):

@@ -12,14 +12,16 @@ import logging
 from collections.abc import Sequence
 from typing import ClassVar
 
+from msgspec import structs
+
 from extproc.config.policy import PolicyMode, PolicySettings
 from extproc.dialects.answer import AnswerEvent, Delta, Done
 from extproc.errors import DependencyError
 from extproc.limits import PERCENT, Admission, Charge, Limit, Measure, State
-from extproc.policies.account import is_charged, price_of
+from extproc.policies.account import charged_size, tried_size
 from extproc.policies.context import RequestContext
 from extproc.policies.interface import CONTINUE, Answer, Continue, Reject, Services, Termination, Verdict
-from extproc.policies.limit_answers import TOLD, headers, impossible, is_soft, refusal
+from extproc.policies.limit_answers import TOLD, headers, impossible, is_soft, no_room_for_more, refusal
 from extproc.policies.limit_expected import ExpectedOutput, cap_tokens, prompt_tokens
 from extproc.policies.limit_hold import Hold
 from extproc.policies.limit_rules import Applied, Rules, Size, charges, fitting_output
@@ -144,6 +146,17 @@ class LimitRequests:
         ctx.reason = CUT
         return [*events, *(Delta(index, finish_reason="length") for index in sorted(held.unfinished)), Done()]
 
+    async def on_escalate(self, ctx: RequestContext) -> Continue | Reject:
+        """What the small model used comes on top of what is reserved for the one that was asked for."""
+        held = ctx.held
+        if held is None or not held.admitted:
+            return CONTINUE
+        size = structs.replace(held.size, tried=tried_size(ctx))
+        if await self._limiter.extend(ctx.request_id, held.more(size)):
+            held.size = size
+            return CONTINUE
+        return Reject(no_room_for_more())
+
     async def on_close(self, ctx: RequestContext, termination: Termination) -> None:
         held = ctx.held
         if held is None:
@@ -153,8 +166,7 @@ class LimitRequests:
         if not held.admitted:
             return
         totals = ctx.progress.totals
-        owed = held.owed(totals, price_of(ctx), charged=is_charged(ctx, termination))
-        await self._limiter.settle(ctx.request_id, owed)
+        await self._limiter.settle(ctx.request_id, held.owed(charged_size(ctx, termination)))
         self._usage.settled(ctx.request_id)
         # An answer that its cap or its limit ended says nothing about how long they are.
         whole = termination is Termination.COMPLETED and ctx.reason != CUT

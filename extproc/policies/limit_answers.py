@@ -48,6 +48,12 @@ def is_soft(limit: Limit, state: State) -> bool:
     return limit.soft > 0 and limit.amount - state.remaining >= limit.soft
 
 
+def no_room_for_more() -> Rejection:
+    """A limit has no room for asking a second model, and there is no answer of the first."""
+    message = "A rate limit or budget has no room for finishing this request. Please try again later."
+    return rate_limited(message, "tokens", 1)
+
+
 def refusal(told: Sequence[Told], retry_ms: int) -> Rejection:
     """Why these states refuse. Names the limit that has to be waited for longest."""
     refusing = [(limit, state) for limit, state in told if state.wait_ms != 0 and not limit.shadow]

@@ -7,12 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from extproc.dialects.answer import AnswerEvent, Delta, Done, Failed, Usage
-from extproc.dialects.interface import TokenTotals
 from extproc.limits import Measure
-from extproc.money import Price
 from extproc.policies.limit_rules import Applied, Size, settled
 
 _CHARS_PER_TOKEN = 4
@@ -58,13 +56,10 @@ class Hold(Struct):
         self.finished += 1
         self.ended = self.ended or self.finished >= self.choices
 
-    def owed(self, totals: TokenTotals, price: Price | None, *, charged: bool) -> list[int]:
-        """What each charge is settled to, at the price of the model that served. Nothing where nothing was taken."""
+    def owed(self, size: Size | None) -> list[int]:
+        """What each charge is settled to. None: nothing is charged. Nothing where nothing was taken."""
         if not self.admitted:
             return []
-        size = None
-        if charged:
-            size = Size(totals.prompt_tokens, totals.completion_tokens, totals.cached_tokens, price)
         return [settled(one.limit.measure, size) for one in self.applied]
 
     @property
@@ -83,7 +78,7 @@ class Hold(Struct):
         """What to have reserved next: half as much again, or what is used already, and no more than can come."""
         had, used = self.size, self.used_tokens
         wanted = max(used, had.output_tokens + max(_STEP_TOKENS, had.output_tokens // 2))
-        return Size(had.prompt_tokens, max(used, min(wanted, self.cap_tokens)), had.cached_tokens, had.price)
+        return structs.replace(had, output_tokens=max(used, min(wanted, self.cap_tokens)))
 
     def more(self, size: Size) -> list[int]:
         """What each charge grows by, up to this size."""

@@ -34,6 +34,7 @@ _SUBJECTS: Mapping[Scope, Callable[[Principal, str], str]] = {
     Scope.GLOBAL: lambda principal, model: "all",
 }
 _OF_MODELS = frozenset({Scope.MODEL, Scope.KEY_MODEL})
+_COUNTED_ONCE = frozenset({Measure.REQUESTS, Measure.CONCURRENT})
 _OF_ONE_TIER = frozenset({Scope.KEY, Scope.KEY_MODEL, Scope.TIER})
 
 
@@ -104,15 +105,21 @@ class Rules:
 
 
 class Size(Struct, frozen=True):
-    """What one request takes: tokens of its prompt and its answer, and the model's price if it has one."""
+    """What one request takes: tokens of its prompt and its answer, and the model's price if it has one. `tried`: what
+    another model took for it before, whose answer was not good enough."""
 
     prompt_tokens: int
     output_tokens: int
     cached_tokens: int = 0
     price: Price | None = None
+    tried: Size | None = None
 
     def of(self, measure: Measure) -> int:
         """How much of a measure that is."""
+        own = self._own(measure)
+        return own if self.tried is None or measure in _COUNTED_ONCE else own + self.tried.of(measure)
+
+    def _own(self, measure: Measure) -> int:
         if measure is Measure.TOKENS:
             return self.prompt_tokens + self.output_tokens
         if measure is Measure.INPUT_TOKENS:

@@ -1,5 +1,5 @@
 """THE journey: which policies run, in which order, and the one runner that gives each its mode, deadline, failure
-mode and metrics. A new policy is one line in one (or more) of the six lists below.
+mode and metrics. A new policy is one line in one (or more) of the lists below.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ from extproc.policies.interface import (
     AnswerPolicy,
     ClosePolicy,
     Continue,
+    EscalatePolicy,
     FeedbackPolicy,
     HeadPolicy,
     KnownAnswerPolicy,
@@ -53,7 +54,7 @@ from extproc.policies.route import Route
 from extproc.policies.scan_texts import ScanTexts
 from extproc.policies.semantic_cache import SemanticCache
 from extproc.policies.validate import Validate
-from extproc.rejection import overloaded
+from extproc.rejection import Rejection, overloaded
 
 # On the request's headers, before the body is buffered.
 ON_HEAD: tuple[type[HeadPolicy], ...] = (
@@ -84,6 +85,8 @@ ON_REQUEST: tuple[type[RequestPolicy], ...] = (
 ON_KNOWN_ANSWER: tuple[type[KnownAnswerPolicy], ...] = (LimitRequests,)
 # Before an answer of the gateway's own: a refusal counts as an attempt, and is told what is left.
 ON_REPLY: tuple[type[ReplyPolicy], ...] = (LimitRequests,)
+# Before another model is asked, because a cascade's small one did not do.
+ON_ESCALATE: tuple[type[EscalatePolicy], ...] = (LimitRequests,)
 # On every piece of the answer. `limit` may end it; then `redact` lets go what it holds; what goes is counted, and kept.
 ON_ANSWER: tuple[type[AnswerPolicy], ...] = (
     LimitRequests,
@@ -152,6 +155,7 @@ class Pipeline:
     close: tuple[Step, ...]
     reply: tuple[Step, ...] = ()
     feedback: tuple[Step, ...] = ()
+    escalate: tuple[Step, ...] = ()
 
     async def on_head(self, ctx: RequestContext) -> Verdict:
         """The first verdict that is not Continue, or Continue."""
@@ -164,6 +168,11 @@ class Pipeline:
             return verdict
         refusal = await self._decide(self.known_answer, ctx, verdict)
         return verdict if refusal is CONTINUE else refusal
+
+    async def on_escalate(self, ctx: RequestContext) -> Rejection | None:
+        """Why no other model may be asked, if so."""
+        verdict = await self._decide(self.escalate, ctx)
+        return verdict.rejection if isinstance(verdict, Reject) else None
 
     async def on_feedback(self, ctx: RequestContext, feedback: Feedback) -> Continue | Reject:
         """All who want to know it are told; a refusal where one of them must know it and can't."""
@@ -352,4 +361,5 @@ def build(settings: Mapping[str, PolicySettings], services: Services) -> Pipelin
         phase(ON_CLOSE, "on_close"),
         phase(ON_REPLY, "on_reply"),
         phase(ON_FEEDBACK, "on_feedback"),
+        phase(ON_ESCALATE, "on_escalate"),
     )

@@ -17,9 +17,11 @@ from extproc.dialects.interface import InvalidRequest
 from extproc.errors import DependencyError
 from extproc.operation import Operation
 from extproc.policies import route_facts
+from extproc.policies.cascade_exchange import Cascading
 from extproc.policies.context import RequestContext
 from extproc.policies.interface import CONTINUE, Reject, Services, Verdict
 from extproc.policies.prompt_tokens import counted
+from extproc.policies.route_cascade import cascading
 from extproc.routing.destinations import DEFAULT, Destination, Destinations
 from extproc.routing.rules import Need, Rules, with_known
 
@@ -78,8 +80,17 @@ class Route:
         if refusal is not None:
             return Reject(refusal)
         ctx.destination = destination
-        ctx.pool = destination.pool
+        ctx.cascading = await self._cascading(ctx, destination)
+        ctx.pool = destination.pool if ctx.cascading is None else ctx.cascading.first.pool
         return CONTINUE
+
+    async def _cascading(self, ctx: RequestContext, destination: Destination) -> Cascading | None:
+        if destination.cascade is None:
+            return None
+        begun = await cascading(ctx, destination.cascade)
+        if begun is None:
+            self._metrics.routing.cascaded(destination.cascade.name, "skipped", "unfit")
+        return begun
 
     async def _decide(self, ctx: RequestContext) -> Destination:
         facts = route_facts.facts_of(ctx.request, ctx.principal, ctx.head.headers, ctx.arrived_wall_s)

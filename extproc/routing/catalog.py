@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Container, Mapping
 from dataclasses import dataclass, field
 
 from extproc import tokenization
+from extproc.config.cascades import Cascade as CascadeConfig
 from extproc.config.model import GatewayConfig
 from extproc.config.models import Model as ModelConfig
 from extproc.config.pools import DialectName
@@ -64,10 +66,10 @@ class Model:
             return False
         return not (operation is Operation.CHAT and pool.takes_one_text) or self.config.renders
 
-    def upstream(self, pool: Pool, default_output_tokens: int) -> UpstreamModel:
+    def upstream(self, pool: Pool, default_output_tokens: int, *, wants_logprobs: bool = False) -> UpstreamModel:
         """What `pool`'s dialect needs to encode a request for this model."""
         render = self.tokenizer.render_chat if self.tokenizer is not None else None
-        return UpstreamModel(pool.upstream_model, default_output_tokens, render)
+        return UpstreamModel(pool.upstream_model, default_output_tokens, render, wants_logprobs)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,15 +81,26 @@ class Fallback:
 
 
 @dataclass(frozen=True, slots=True)
+class Cascade:
+    """A model that is tried before the one that was asked for. `version` stands for all that decides who answers."""
+
+    name: str
+    config: CascadeConfig
+    first: Model
+    version: str
+
+
+@dataclass(frozen=True, slots=True)
 class Catalog:
-    """Every model, pool and experiment, by name, and where models were served before: one each for every pool of
-    another name, the latest first; and by a pool's name what to try when it fails, in order."""
+    """Every model, pool, experiment and cascade, by name, and where models were served before: one each for every pool
+    of another name, the latest first; and by a pool's name what to try when it fails, in order."""
 
     models: Mapping[str, Model]
     pools: Mapping[str, Pool]
     earlier: Mapping[str, tuple[Model, ...]]
     experiments: Mapping[str, Experiment] = field(default_factory=dict)
     fallbacks: Mapping[str, tuple[Fallback, ...]] = field(default_factory=dict)
+    cascades: Mapping[str, Cascade] = field(default_factory=dict)
 
     def served(self, name: str, reachable: Container[str] | None) -> Model | None:
         """The model as it is, or was last, in one of the `reachable` pools (None: any); None if there is none.
@@ -123,7 +136,15 @@ def build(config: GatewayConfig, before: Catalog | None = None) -> Catalog:
     }
     earlier = {name: _earlier(model, before) for name, model in models.items()}
     experiments = {name: experiment_of(name, experiment) for name, experiment in config.experiments.items()}
-    return Catalog(models, pools, earlier, experiments, fallbacks)
+    cascades = {name: cascade_of(name, cascade, models[cascade.first]) for name, cascade in config.cascades.items()}
+    return Catalog(models, pools, earlier, experiments, fallbacks, cascades)
+
+
+def cascade_of(name: str, config: CascadeConfig, first: Model) -> Cascade:
+    """A cascade that tries `first`."""
+    pool = first.pool
+    parts = (name, config.model_dump_json(), first.version, pool.name, *pool.version)
+    return Cascade(name, config, first, hashlib.sha256(repr(parts).encode()).hexdigest())
 
 
 def _earlier(model: Model, before: Catalog | None) -> tuple[Model, ...]:

@@ -10,12 +10,15 @@ from collections.abc import Callable
 from msgspec import Struct
 
 from extproc.config.rules import Target
-from extproc.routing.catalog import Catalog, Model, Pool
+from extproc.operation import Operation
+from extproc.routing.catalog import Cascade, Catalog, Model, Pool
 from extproc.routing.experiments import Changes, Experiment
 from extproc.routing.rules import CompiledRule, Facts
 
 DEFAULT = "default"
 """The rule of requests that meet none."""
+
+_GENERATING = frozenset({Operation.CHAT, Operation.COMPLETIONS})
 
 
 class ArmTaken(Struct, frozen=True):
@@ -41,6 +44,8 @@ class Destination(Struct, frozen=True):
     taken: ArmTaken | None = None
     mirror: str = ""
     """The pool that gets a copy of the request."""
+    cascade: Cascade | None = None
+    """What is tried before that."""
 
 
 class Destinations:
@@ -58,10 +63,19 @@ class Destinations:
         if target.model is not None:
             model = self._catalog.served(target.model, facts.reachable)
             return model is not None and facts.operation in model.config.operations
-        assert target.pool is not None, "a target has one of the three"
+        if target.cascade is not None:
+            return self._can_try(self._catalog.cascades[target.cascade].first, facts)
+        assert target.pool is not None, "a target has one of the four"
         if facts.reachable is not None and target.pool not in facts.reachable:
             return False
         return self._catalog.models[facts.model].can_use(self._catalog.pools[target.pool], facts.operation)
+
+    def _can_try(self, first: Model, facts: Facts) -> bool:
+        asked = self._catalog.models[facts.model]
+        if first.name == asked.name or first.pool.name == asked.pool.name:
+            return False
+        reachable = facts.reachable is None or first.pool.name in facts.reachable
+        return reachable and facts.operation in _GENERATING and facts.operation in first.config.operations
 
     def of(
         self, rule: CompiledRule | None, facts: Facts, asked: Model, subject: Callable[[Experiment], str]
@@ -70,6 +84,8 @@ class Destinations:
         experiment draws for."""
         if rule is None:
             return Destination(DEFAULT, asked, asked.pool)
+        if rule.to.cascade is not None:
+            return Destination(rule.name, asked, asked.pool, cascade=self._catalog.cascades[rule.to.cascade])
         if rule.to.experiment is None:
             return Destination(rule.name, *self._resolved(rule.to, facts, asked))
         experiment = self._catalog.experiments[rule.to.experiment]

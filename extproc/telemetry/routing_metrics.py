@@ -27,12 +27,22 @@ class RoutingMetrics:
             "extproc_fallbacks_total", "Other pools tried for what a pool failed to answer.", ("pool", "to", "outcome"),
             registry=registry,
         )  # fmt: skip
+        cascades = Counter(
+            "extproc_cascade_total", "Requests of a cascade, by whose answer they got and why.",
+            ("cascade", "outcome", "reason"), registry=registry,
+        )  # fmt: skip
+        self._cascade = functools.cache(cascades.labels)
         self._rule = functools.cache(rules.labels)
         self._arm = functools.cache(arms.labels)
         self._first_token = functools.cache(first_token.labels)
 
     def routed(self, rule: str) -> None:
         self._rule(rule).inc()
+
+    def cascaded(self, cascade: str, outcome: str, reason: str) -> None:
+        """`outcome`: kept, escalated, skipped (it could not be tried), left (before that was known). `reason` is one of
+        `judge.Reason`, `cascade.Kept`, `unfit`, or empty."""
+        self._cascade(cascade, outcome, reason).inc()
 
     def arm_ended(self, experiment: str, arm: str, termination: str, first_token_s: float | None) -> None:
         self._arm(experiment, arm, termination).inc()

@@ -67,7 +67,7 @@ def test_rules_and_experiments_that_make_sense(tmp_path: pathlib.Path) -> None:
         ("- {name: a, to: {pool: nowhere}}", 0, "there is no pool nowhere"),
         ("- {name: a, to: {model: nothing}}", 0, "there is no model nothing"),
         ("- {name: a, to: {experiment: never}}", 0, "there is no experiment never"),
-        ("- {name: a, to: {pool: small, model: plain}}", 0, "give model, pool or experiment, one of them"),
+        ("- {name: a, to: {pool: small, model: plain}}", 0, "give model, pool, experiment or cascade, one of them"),
         ("- {name: a, when: {models: [nothing]}, to: {pool: small}}", 0, "there is no model nothing"),
         ("- {name: a, when: {models: [plain], prompt_tokens: {min: 1}}, to: {pool: small}}", 0, "has no tokenizer"),
         ("- {name: a, when: {headers: {authorization: x}}, to: {pool: small}}", 0, "carries a secret"),

@@ -348,3 +348,20 @@ def test_errors_do_not_repeat_what_may_be_somebodys_words(fields: dict[str, Any]
     refused = refusal(body)
     assert SECRET not in f"{refused.message} {refused.param}"
     assert refused.message
+
+
+def test_log_probabilities_are_asked_for_where_the_gateway_wants_them() -> None:
+    """What a client asked for itself stays."""
+    wants = UpstreamModel("up", 10, wants_logprobs=True)
+    for request, logprobs in (
+        (chat(), True),
+        (chat(logprobs=False), True),
+        (chat(logprobs=True, top_logprobs=3), True),
+        (completion(prompt="x"), 1),
+        (completion(prompt="x", logprobs=0), 0),
+        (completion(prompt="x", logprobs=4), 4),
+    ):
+        sent = json.loads(pool_dialect("openai").encode(request, wants).body or b"")
+        assert sent["logprobs"] == logprobs
+        assert sent.get("top_logprobs") == (3 if "top_logprobs" in sent else None)
+        assert upstream(request).get("logprobs") in (logprobs, None, False)

@@ -210,3 +210,22 @@ def test_errors_are_never_the_clients(status: int, content_type: str, body: byte
     failure = decode(body, status, content_type)[-1]
     assert isinstance(failure, Failed)
     assert failure.rejection.status == expected
+
+
+def test_log_probabilities_are_asked_for_and_shared_out() -> None:
+    """One sum comes, of all tokens until now; each of the new ones gets its share of what is new."""
+    wants = UpstreamModel("demo llm", 64, MODEL.render_chat, wants_logprobs=True)
+    body = json.loads(TRITON.encode(chat(), wants).body or b"")
+    assert body["return_cumulative_logprob"] is True
+    assert json.loads(body["sampling_parameters"])["logprobs"] == 1
+    pieces = [
+        {"text_output": "a", "num_output_tokens": 1, "cumulative_logprob": -0.5},
+        {"text_output": "b c", "num_output_tokens": 2, "cumulative_logprob": -2.5},
+        {"text_output": "d", "num_output_tokens": 0, "cumulative_logprob": -2.5},
+        {"text_output": "", "num_output_tokens": 1, "cumulative_logprob": -2.75, "finish_reason": "stop"},
+    ]
+    decoder = TRITON.decoder(chat(stream=True), 200, EVENT_STREAM)
+    events = [event for piece in pieces for event in decoder.feed(b"data: " + json.dumps(piece).encode() + b"\n\n")]
+    said = [[one["logprob"] for one in (event.logprobs or {"content": []})["content"]]
+            for event in events if isinstance(event, Delta)]  # fmt: skip
+    assert said == [[-0.5], [-1.0, -1.0], [], [-0.25]]

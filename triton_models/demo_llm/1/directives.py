@@ -6,7 +6,7 @@ Only the last user turn is searched, so that a directive acts once and not on ev
 import re
 from dataclasses import dataclass
 
-_DIRECTIVE = re.compile(r"\[\[demo:([a-z_-]+)(?:=([0-9.]+))?\]\]")
+_DIRECTIVE = re.compile(r"\[\[demo:([a-z_-]+)(?:=(-?[0-9.]+))?\]\]")
 # ChatML, which the demo configuration renders. Any other prompt is one user turn as a whole.
 _LAST_USER_TURN = re.compile(r".*<\|im_start\|>user\n(.*?)(?:<\|im_end\|>|\Z)", re.DOTALL)
 
@@ -19,6 +19,7 @@ class Directives:
     tokens: int | None = None
     tpot_ms: float | None = None
     ttft_ms: float | None = None
+    logprob: float | None = None
     echo: str | None = None
 
 
@@ -38,6 +39,7 @@ def parse(prompt: str) -> Directives:
         tokens=_count(given.get("tokens")),
         tpot_ms=_milliseconds(given.get("tpot_ms")),
         ttft_ms=_milliseconds(given.get("ttft_ms")),
+        logprob=_number(given.get("logprob")),
         echo=_DIRECTIVE.sub("", text).strip(" \n") if "echo" in given else None,
     )
 
@@ -47,6 +49,11 @@ def _count(value: str | None) -> int | None:
 
 
 def _milliseconds(value: str | None) -> float | None:
+    number = _number(value)
+    return None if number is None or number < 0 else number
+
+
+def _number(value: str | None) -> float | None:
     try:
         return float(value) if value else None
     except ValueError:

@@ -24,6 +24,7 @@ from rs_bpe.bpe import openai
 
 FINAL = pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL
 _ORPHAN_CHECK_S = 0.5
+_LOGPROB = -0.1  # of each token, unless the prompt asks for another
 
 
 class TritonPythonModel:
@@ -162,6 +163,8 @@ class Answer:
         self._wants_finish_reason = bool(request.flag("return_finish_reason"))
         self._wants_input_count = bool(request.flag("return_num_input_tokens"))
         self._wants_output_count = bool(request.flag("return_num_output_tokens"))
+        self._wants_logprob = bool(request.flag("return_cumulative_logprob"))
+        self._logprob = 0.0
         excludes_input = request.flag("exclude_input_in_output")
         self._text = "" if request.stream or excludes_input else prompt
         self._unsent_tokens = 0
@@ -183,6 +186,7 @@ class Answer:
         if self._is_over:
             return False
         self._unsent_tokens += 1
+        self._logprob += _LOGPROB if self._wishes.logprob is None else self._wishes.logprob
         self._text += self._detokenizer.feed(token_id)
         finish_reason = self._finish_reason(index)
         if finish_reason == self._natural_finish_reason and not self._detokenizer.stopped:
@@ -220,6 +224,8 @@ class Answer:
             tensors.append(_count("num_input_tokens", len(self._sequence.prompt_ids)))
         if self._wants_output_count:
             tensors.append(_count("num_output_tokens", self._unsent_tokens))
+        if self._wants_logprob:
+            tensors.append(pb_utils.Tensor("cumulative_logprob", np.array([self._logprob], dtype=np.float32)))
         self._text, self._unsent_tokens, self._simulation = "", 0, []
         self._is_over = finish_reason is not None
         self._request.sender.send(pb_utils.InferenceResponse(tensors), flags=FINAL if self._is_over else 0)

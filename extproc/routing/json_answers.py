@@ -1,0 +1,111 @@
+"""Whether a text is JSON, and fits a schema. Pure.
+
+Schemas and texts come from clients, who could write some that take for ever. So a check has a budget of steps, regular
+expressions are not run, and nothing is fetched. A schema that can't be checked like that asks for no more than JSON.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator, Mapping, Sized
+from contextvars import ContextVar
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+MOST_STEPS = 20_000
+"""Of one check. A step is a keyword of a schema at one place of a text, or an item that it looks at."""
+
+# A regular expression, or keywords whose work the library does where nobody counts it.
+_UNCHECKED = frozenset({"pattern", "patternProperties", "unevaluatedItems", "unevaluatedProperties", "$dynamicRef"})
+_CHARS_PER_STEP = 256  # an error repeats the text
+_decode = msgspec.json.decode
+
+Keyword = Callable[[Any, Any, Any, Any], Any]
+
+
+class JsonShape(Struct, frozen=True):
+    """What an answer has to be: JSON, perhaps an object, perhaps one that fits schemas."""
+
+    is_object: bool = False
+    schemas: tuple[Mapping[str, Any], ...] = ()
+
+    def is_met(self, text: str) -> bool:
+        """It can be read, and is an object where it has to be."""
+        try:
+            value = _decode(text)
+        except (ValueError, RecursionError):
+            return False
+        return isinstance(value, dict) or not self.is_object
+
+    def fits(self, text: str) -> bool:
+        """A text that is JSON fits the schemas; one that nobody can check fits."""
+        return all(_fits(_decode(text), len(text), schema) for schema in self.schemas)
+
+
+def check_schema(schema: Mapping[str, Any]) -> None:
+    """Raises ValueError for what is no JSON schema."""
+    from jsonschema import Draft202012Validator
+    from jsonschema.exceptions import SchemaError
+
+    try:
+        Draft202012Validator.check_schema(schema)
+    except SchemaError as error:
+        raise ValueError(f"this is no JSON schema: {error.message[:200]}") from None
+
+
+class _OutOfSteps(Exception):
+    """The budget is spent."""
+
+
+class _Steps(Struct):
+    left: int
+    per_error: int
+
+    def take(self, steps: int) -> None:
+        self.left -= steps
+        if self.left < 0:
+            raise _OutOfSteps
+
+
+_steps: ContextVar[_Steps] = ContextVar("steps")
+
+
+def _fits(value: Any, size_chars: int, schema: Mapping[str, Any]) -> bool:
+    from referencing import Registry
+
+    token = _steps.set(_Steps(MOST_STEPS, 1 + size_chars // _CHARS_PER_STEP))
+    try:
+        # An empty registry: a reference out of the schema is not followed.
+        return bool(_validator()(schema, registry=Registry()).is_valid(value))
+    except Exception:  # a client's schema: whatever the library trips over, it can't be checked
+        return True
+    finally:
+        _steps.reset(token)
+
+
+@functools.cache
+def _validator() -> Any:
+    from jsonschema import Draft202012Validator
+    from jsonschema.validators import extend
+
+    keywords: dict[str, Any] = dict(Draft202012Validator.VALIDATORS)
+    return extend(Draft202012Validator, {name: _counted(name, keyword) for name, keyword in keywords.items()})
+
+
+def _counted(name: str, keyword: Keyword) -> Keyword:
+    def check(validator: Any, value: Any, instance: Any, schema: Any) -> Iterator[Any]:
+        if name in _UNCHECKED or (name == "additionalProperties" and "patternProperties" in schema):
+            return
+        steps, items = _steps.get(), _size(instance)
+        steps.take(1 + _size(value) + (items * items if name == "uniqueItems" else items))
+        for error in keyword(validator, value, instance, schema) or ():
+            steps.take(steps.per_error)
+            yield error
+
+    return check
+
+
+def _size(value: Any) -> int:
+    return len(value) if isinstance(value, Sized) and not isinstance(value, str) else 1

@@ -27,7 +27,7 @@ from extproc.inference.verifier import files
 from extproc.inference.verifier.local import judge_all
 from extproc.inference.verifier.tokens import PairTokenizer
 from extproc.policies.semantic_settings import Settings
-from tests.helpers.semantic import SEEN, UNSEEN, NearPair, pairs, verifier_folder
+from tests.helpers.semantic import NearPair, pairs, verifier_folder
 
 SUITE = ("polarity", "number", "entity", "order")
 SIMILARITIES = (0.85, 0.9, 0.925, 0.95, 0.975)

@@ -129,7 +129,7 @@ async def _redis(server: RedisServer, sizes: list[int], identities: int, wait: b
         filled_s = await _fill(store, index, rng, [("one", size)])
         per_entry = (_used_bytes(server) - before) / size
         if wait:
-            input(f"{size} entries are in; Enter: ")
+            await asyncio.to_thread(input, f"{size} entries are in; Enter: ")
         await _look(index, rng, f"{size} entries of one identity", lambda: "one")
         print(f"    {per_entry:.0f} bytes an entry; filled in {filled_s:.0f} s")
     server.flush()
@@ -137,7 +137,7 @@ async def _redis(server: RedisServer, sizes: list[int], identities: int, wait: b
     await _fill(store, index, rng, [(f"identity-{at}", 1) for at in range(identities)])
     per_entry = (_used_bytes(server) - before) / identities
     if wait:
-        input(f"{identities} identities are in; Enter: ")
+        await asyncio.to_thread(input, f"{identities} identities are in; Enter: ")
     await _look(index, rng, f"{identities} identities", lambda: f"identity-{rng.integers(identities)}")
     print(f"    {per_entry:.0f} bytes an identity with one entry")
     await store.close()

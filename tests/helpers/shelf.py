@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import orjson
+import redis.asyncio
 
 from extproc.caching import Absent, EntryName, Found, Outcome, Quota
 from extproc.exchange.messages import (
@@ -28,7 +29,7 @@ class Shelf:
     def __init__(self) -> None:
         self.kept: dict[EntryName, bytes] = {}
         self._sealer = Sealer(b"secret")
-        self._flights = Flights(None, 0.0)  # type: ignore[arg-type]  (it listens to nobody)
+        self._flights = Flights(cast("redis.asyncio.Redis", None), 0.0)  # it listens to nobody
 
     def digest(self, data: bytes) -> str:
         return self._sealer.digest(data)

@@ -11,6 +11,7 @@ from extproc.inference.verifier import files
 _DATA = pathlib.Path(__file__).parents[1] / "data"
 SEEN = _DATA / "near_pairs.txt"
 UNSEEN = _DATA / "unseen_pairs.txt"
+FRESH = _DATA / "fresh_pairs.txt"
 PARAPHRASE = "paraphrase"
 
 

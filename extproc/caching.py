@@ -32,6 +32,14 @@ class Quota(Struct, frozen=True):
     size_bytes: int
 
 
+class Room(Struct, frozen=True):
+    """What keeping an answer cost its tenant: how many others went, and how much of each quota is used now."""
+
+    evicted: int
+    entries_ratio: float
+    bytes_ratio: float
+
+
 class Found(Struct, frozen=True):
     """An answer that was kept: the bytes that were put, and how long ago by the store's own clock."""
 

@@ -138,8 +138,8 @@ class Answers:
 
     def __init__(self, config: GatewayConfig, clock: Clock, metrics: Metrics) -> None:
         self._wanted = _answers_of(config)
-        url, secret, evicted = config.redis.url.get_secret_value(), config.keys.secret, metrics.cache.evicted
-        self.store = RedisAnswers(url, config.redis.timeout_s, config.redis.cache_timeout_s, secret, clock, evicted)
+        url, secret, kept = config.redis.url.get_secret_value(), config.keys.secret, metrics.cache.made_room
+        self.store = RedisAnswers(url, config.redis.timeout_s, config.redis.cache_timeout_s, secret, clock, kept)
         self.neighbours = RedisNeighbours(self.store)
         self._beside = Tasks()
         if pipeline.keeps_answers(config.policies):

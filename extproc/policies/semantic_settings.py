@@ -40,7 +40,7 @@ class Settings(PolicySettings):
     threshold: Similarity = 0.95
     """The first gate: the least similarity of two questions, (1 + cosine) / 2 as Redis's vector sets have it."""
 
-    verifier_threshold: Annotated[float, pydantic.Field(ge=0, le=1)] = 0.8
+    verifier_threshold: Annotated[float, pydantic.Field(ge=0, le=1)] = 0.85
     """The last gate: the least probability, by the learned verifier, that two questions ask for the same. 0: there is
     no such gate, and the verifier is not loaded."""
 

@@ -15,7 +15,7 @@ from contextlib import AbstractContextManager
 from typing import Any
 from urllib.parse import quote
 
-from extproc.caching import Absent, EntryName, Found, Outcome, Quota
+from extproc.caching import Absent, EntryName, Found, Outcome, Quota, Room
 from extproc.clock import Clock
 from extproc.errors import DependencyError
 from extproc.stores.connection import bounded, connect
@@ -54,11 +54,11 @@ class RedisAnswers:
 
     def __init__(
         self, url: str, timeout_s: float, lookup_timeout_s: float, secret: bytes, clock: Clock,
-        evicted: Callable[[int], None] = lambda _: None,
+        kept: Callable[[Room], None] = lambda _: None,
     ) -> None:  # fmt: skip
         self._sealer = Sealer(secret)
         self._clock = clock
-        self._evicted = evicted
+        self._kept = kept
         self._redis = connect(url, PATIENCE * timeout_s)
         # Apart, so that no lookup waits behind a large answer that is being kept.
         self._reads = ScriptRunner(self._redis, lookup_timeout_s)
@@ -117,8 +117,8 @@ class RedisAnswers:
         prefix, entry = tenant_prefix(name.tenant), member(name)
         sealed = await _beside_if_large(len(body), lambda: self._sealer.seal(prefix + entry, body))
         arguments = (entry, sealed, max(1, int(ttl_s * 1000)), quota.entries, quota.size_bytes)
-        _, evicted = await self._run(self._writes, self._put, prefix, arguments)
-        self._evicted(evicted)
+        _, evicted, entries, size_bytes = await self._run(self._writes, self._put, prefix, arguments)
+        self._kept(Room(evicted, entries / quota.entries, size_bytes / quota.size_bytes))
 
     async def delete(self, name: EntryName) -> None:
         await self._run(self._writes, self._delete, tenant_prefix(name.tenant), (member(name),))

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from prometheus_client import CollectorRegistry, Counter
+from prometheus_client import CollectorRegistry, Counter, Histogram
+
+from extproc.caching import Room
+
+_SHARES = (0.01, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99, 1.0)
 
 
 class CacheMetrics:
@@ -25,6 +29,11 @@ class CacheMetrics:
         )
         self._reports = counter("extproc_cache_reports_total", "Answers that users reported as wrong.", ("response",))
         self._evicted = counter("extproc_cache_evicted_total", "Answers that made room for others.")
+        # Not a gauge: tenants are many and none of their names is from a closed set.
+        self._used = Histogram(
+            "extproc_cache_tenant_used_ratio", "How much of a tenant's quota was used, as each answer kept found it.",
+            ("quota",), buckets=_SHARES, registry=registry,
+        )  # fmt: skip
 
     def looked_up(self, level: str, result: str) -> None:
         """`result` is one of `CacheResult`, or `failed`."""
@@ -44,8 +53,10 @@ class CacheMetrics:
     def not_kept(self, dependency: str) -> None:
         self._failed.labels(dependency).inc()
 
-    def evicted(self, answers: int) -> None:
-        self._evicted.inc(answers)
+    def made_room(self, room: Room) -> None:
+        self._evicted.inc(room.evicted)
+        self._used.labels("entries").observe(room.entries_ratio)
+        self._used.labels("bytes").observe(room.bytes_ratio)
 
     def judged(self, gate: str) -> None:
         """`gate` is one of `semantic_cache.Gate` or of `near_misses.NearMiss`."""

@@ -1,8 +1,9 @@
 """What finding an answer costs: the guard, the verifier, lookups in Redis by size, memory.
 
-    python tests/benchmarks/semantic_speed.py [--entries 1000 10000 100000] [--identities 10000]
+    python tests/benchmarks/semantic_speed.py [--entries 1000 10000 100000] [--identities 10000] [--wait]
 
-Random unit vectors; a Redis of its own.
+Random unit vectors; a Redis of its own. `--wait` asks for Enter between filling and looking: a set of 100,000 takes
+minutes to fill, which need not be quiet ones.
 """
 
 from __future__ import annotations
@@ -46,14 +47,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--entries", type=int, nargs="*", default=[1000, 10_000, 100_000])
     parser.add_argument("--identities", type=int, default=10_000)
+    parser.add_argument("--wait", action="store_true")
+    parser.add_argument("--store-only", action="store_true", help="neither the guard, the verifier nor Envoy")
     options = parser.parse_args()
-    _guard()
-    _verifier()
     with tempfile.TemporaryDirectory() as folder:
+        if not options.store_only:
+            _guard()
+            _verifier()
+            _through_envoy(pathlib.Path(folder))
         server = RedisServer(pathlib.Path(folder))
-        _through_envoy(pathlib.Path(folder))
         try:
-            asyncio.run(_redis(server, options.entries, options.identities))
+            asyncio.run(_redis(server, options.entries, options.identities, options.wait))
         finally:
             server.close()
 
@@ -115,7 +119,7 @@ def _verifier() -> None:
     print(f"verifier, one thread: {_us(times)} a pair")
 
 
-async def _redis(server: RedisServer, sizes: list[int], identities: int) -> None:
+async def _redis(server: RedisServer, sizes: list[int], identities: int, wait: bool) -> None:
     store = RedisAnswers(server.url, 30.0, 30.0, b"benchmark", Clock())
     index = RedisNeighbours(store)
     rng = np.random.default_rng(1)
@@ -124,12 +128,16 @@ async def _redis(server: RedisServer, sizes: list[int], identities: int) -> None
         before = _used_bytes(server)
         filled_s = await _fill(store, index, rng, [("one", size)])
         per_entry = (_used_bytes(server) - before) / size
+        if wait:
+            await asyncio.to_thread(input, f"{size} entries are in; Enter: ")
         await _look(index, rng, f"{size} entries of one identity", lambda: "one")
         print(f"    {per_entry:.0f} bytes an entry; filled in {filled_s:.0f} s")
     server.flush()
     before = _used_bytes(server)
     await _fill(store, index, rng, [(f"identity-{at}", 1) for at in range(identities)])
     per_entry = (_used_bytes(server) - before) / identities
+    if wait:
+        await asyncio.to_thread(input, f"{identities} identities are in; Enter: ")
     await _look(index, rng, f"{identities} identities", lambda: f"identity-{rng.integers(identities)}")
     print(f"    {per_entry:.0f} bytes an identity with one entry")
     await store.close()

@@ -8,7 +8,10 @@ from dataclasses import dataclass
 
 from extproc.inference.verifier import files
 
-PAIRS = pathlib.Path(__file__).parents[1] / "data" / "near_pairs.txt"
+_DATA = pathlib.Path(__file__).parents[1] / "data"
+SEEN = _DATA / "near_pairs.txt"
+UNSEEN = _DATA / "unseen_pairs.txt"
+FRESH = _DATA / "fresh_pairs.txt"
 PARAPHRASE = "paraphrase"
 
 
@@ -26,10 +29,10 @@ class NearPair:
         return self.kind == PARAPHRASE
 
 
-def pairs() -> list[NearPair]:
+def pairs(file: pathlib.Path = SEEN) -> list[NearPair]:
     found: list[NearPair] = []
     base, group = "", -1
-    for line in PAIRS.read_text().splitlines():
+    for line in file.read_text().splitlines():
         if line.startswith("= "):
             found.append(NearPair(group, base, line[2:], PARAPHRASE))
         elif line.startswith("! "):

@@ -3,7 +3,7 @@
 --
 -- KEYS  the tenant's prefix
 -- ARGV  entry, bytes, ttl_ms, most entries, most bytes
--- gives {1 kept or 0, how many went for it}
+-- gives {1 kept or 0, how many went for it, entries and bytes of the tenant now}
 
 local prefix, entry, ttl_ms = KEYS[1], ARGV[1], tonumber(ARGV[3])
 local most_entries, most_bytes = tonumber(ARGV[4]), tonumber(ARGV[5])
@@ -16,9 +16,13 @@ for _, expired in ipairs(redis.call('ZRANGEBYSCORE', prefix .. 'expiry', '-inf',
 end
 forget(prefix, entry)
 
+local function held()
+  return redis.call('ZCARD', prefix .. 'used'), tonumber(redis.call('HGET', prefix .. 'totals', 'bytes') or 0)
+end
+
 local function is_full()
-  local bytes = tonumber(redis.call('HGET', prefix .. 'totals', 'bytes') or 0)
-  return redis.call('ZCARD', prefix .. 'used') + 1 > most_entries or bytes + size > most_bytes
+  local entries, bytes = held()
+  return entries + 1 > most_entries or bytes + size > most_bytes
 end
 
 local evicted = 0
@@ -28,7 +32,7 @@ while size <= most_bytes and evicted < MOST_AT_ONCE and is_full() do
   forget(prefix, oldest)
   evicted = evicted + 1
 end
-if size > most_bytes or is_full() then return {0, evicted} end
+if size > most_bytes or is_full() then return {0, evicted, held()} end
 
 redis.call('SET', prefix .. 'e:' .. entry, string.format('%.0f:', now) .. ARGV[2], 'PX', ttl_ms)
 redis.call('ZADD', prefix .. 'used', redis.call('HINCRBY', prefix .. 'totals', 'uses', 1), entry)
@@ -40,4 +44,4 @@ for _, counted in ipairs({'used', 'expiry', 'sizes', 'totals'}) do
   redis.call('PEXPIRE', prefix .. counted, ttl_ms, 'NX')
   redis.call('PEXPIRE', prefix .. counted, ttl_ms, 'GT')
 end
-return {1, evicted}
+return {1, evicted, held()}

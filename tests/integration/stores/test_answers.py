@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 import redis
 
-from extproc.caching import Absent, EntryName, Found, Outcome, Quota
+from extproc.caching import Absent, EntryName, Found, Outcome, Quota, Room
 from extproc.clock import Clock
 from extproc.stores.answer_census import AnswerCensus, Which
 from extproc.stores.answers import RedisAnswers, member, tenant_prefix
@@ -95,6 +95,17 @@ async def test_bytes_are_bounded(answers: RedisAnswers, raw: redis.Redis) -> Non
     prefix = tenant_prefix("team:a")
     sizes = raw.hvals(prefix + "sizes")
     assert sum(map(int, sizes)) == int(raw.hget(prefix + "totals", "bytes")) <= 2_000
+
+
+async def test_who_keeps_is_told_how_full_it_is(server: RedisServer, raw: redis.Redis) -> None:
+    told: list[Room] = []
+    counting = RedisAnswers(server.url, 5.0, 5.0, SECRET, Clock(), told.append)
+    for digest in "abc":
+        await counting.put(name(digest), b"1", 60, Quota(2, 10_000))
+    await counting.close()
+    assert [(one.evicted, one.entries_ratio) for one in told] == [(0, 0.5), (0, 1.0), (1, 1.0)]
+    in_all = int(raw.hget(tenant_prefix("team:a") + "totals", "bytes") or 0)
+    assert told[-1].bytes_ratio == in_all / 10_000 > 0
 
 
 async def test_what_expires_is_no_longer_counted(answers: RedisAnswers, raw: redis.Redis) -> None:

@@ -16,6 +16,8 @@ from extproc.clock import Clock
 from extproc.stores.answers import RedisAnswers
 from extproc.stores.neighbours import RedisNeighbours
 from tests.helpers.redis import RedisServer
+from tests.helpers.reports import Reporters, embeddings
+from tests.helpers.semantic import UNSEEN, pairs
 
 QUOTA = Quota(1000, 10**8)
 LEARNING = Learning(target_error_rate=0.1, step=0.02, radius=0.9, remembered_s=60.0)
@@ -203,3 +205,30 @@ def test_no_more_answers_are_wrong_than_the_target_allows(
         assert served >= least_served
 
     run(server, work)
+
+
+def test_who_reports_wrong_answers_is_given_no_more_of_them_than_the_target(server: RedisServer) -> None:
+    """On held-out questions, paraphrases and near misses, by similarity alone, which is wrong there mostly."""
+    chosen = [pair for pair in pairs(UNSEEN) if pair.group < 8]
+    vectors = embeddings(chosen)
+    learning, least = Learning(target_error_rate=0.01, step=0.02, radius=0.9, remembered_s=60.0), 0.9
+
+    async def asked(learning: Learning | None) -> tuple[Reporters, list[int]]:
+        server.flush()
+        shelf = Shelf(server)
+        reporters = Reporters(shelf.answers, chosen, vectors, least, learning)
+        wrong = []
+        for _ in range(2):
+            await reporters.ask(400)
+            wrong.append(sum(one.wrong for one in reporters.outcomes.values()))
+        await shelf.answers.close()
+        return reporters, wrong
+
+    _, unreported = asyncio.run(asked(None))
+    assert unreported[1] - unreported[0] > 50
+    reporters, wrong = asyncio.run(asked(learning))
+    # The bound of adaptive conformal inference, around each question: what a threshold can move, in steps.
+    allowance = (1 - least + learning.step) / learning.step
+    for one in reporters.outcomes.values():
+        assert one.wrong <= learning.target_error_rate * one.served + allowance
+    assert wrong[1] - wrong[0] <= 2

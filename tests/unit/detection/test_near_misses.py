@@ -17,6 +17,8 @@ from tests.helpers.semantic import pairs
         ("Give me five ideas", "Give me twenty-five ideas", NearMiss.NUMBER),
         ("the third chapter", "the fourth chapter", NearMiss.NUMBER),
         ("Python 3.11 news", "Python 3.12 news", NearMiss.NUMBER),
+        ("Print page three in two copies", "Print page two in three copies", NearMiss.NUMBER),
+        ("Wait 5 minutes, then walk 9 miles", "Wait 9 minutes, then walk 5 miles", NearMiss.NUMBER),
         ("Run 5 km", "Run 5 miles", NearMiss.UNIT),
         ("Is it 20 % off?", "Is it 20 dollars off?", NearMiss.UNIT),
         ("Are you open on Monday?", "Are you open on Tuesday?", NearMiss.DATE),
@@ -45,6 +47,7 @@ from tests.helpers.semantic import pairs
         ("from paris to london", "from london to paris", NearMiss.ORDER),
         ("dogs chase cats", "cats chase dogs", NearMiss.ORDER),
         ("Does Ann love Bob?", "Does Bob love Ann?", NearMiss.ORDER),
+        ("Copy the file without renaming it", "Rename the file without copying it", NearMiss.ORDER),
         ("Is a whale bigger than a shark?", "Is a shark bigger than a whale?", NearMiss.ORDER),
         ("What is the weather like in the city?", "Wie ist das Wetter in der Stadt?", NearMiss.LANGUAGE),
         ("weather", "погода", NearMiss.LANGUAGE),
@@ -69,6 +72,8 @@ def test_what_is_refused(one: str, other: str, reason: NearMiss) -> None:
         ("Who beat Ann?", "By whom was Ann beaten?"),
         ("no more than 100 words", "at most 100 words"),
         ("Compare Ann and Bob", "Compare Bob and Ann"),
+        ("Print page 3 in 2 copies", "Make 2 copies of page 3"),
+        ("Copy the file without renaming it", "Without renaming the file, copy it"),
     ],
 )
 def test_what_passes(one: str, other: str) -> None:

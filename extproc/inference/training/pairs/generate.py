@@ -57,6 +57,26 @@ def families() -> dict[str, list[Intent]]:
     return found
 
 
+@dataclass(frozen=True)
+class Group:
+    """Phrasings of one question, and questions near it that are other ones, each in one phrasing."""
+
+    same: Intent
+    near: Intent
+
+
+def groups() -> list[Group]:
+    """`= phrasing | phrasing` opens one; `! near miss` is another question, whichever phrasing it stands beside."""
+    found: list[Group] = []
+    for line in lines_of("groups"):
+        mark, text = line.split(" ", 1)
+        if mark == "=":
+            found.append(Group(tuple(text.split(" | ")), ()))
+        else:
+            found[-1] = Group(found[-1].same, (*found[-1].near, text))
+    return found
+
+
 class Composer:
     """Draws pairs of one part. `words` are any words at all: some slots are filled with them, so that what is learned
     is about texts and not about these slots."""
@@ -64,6 +84,7 @@ class Composer:
     def __init__(self, part: Part, seed: int, words: Sequence[str]) -> None:
         self._chance = random.Random(f"pairs {part.value} {seed}")  # noqa: S311 (no secret)
         self._families = [intents for name, intents in families().items() if part_of(name) is part]
+        self._groups = [group for group in groups() if part_of(group.same[0]) is part]
         self._slots = {name: _of_part(values, part) for name, values in slots_of("slots").items()}
         self._words = words
         self._edits = Edits(
@@ -75,8 +96,8 @@ class Composer:
             self._chance, slots_of("vocabulary"), lambda name: self._value(name, self._chance.random() < 0.2)
         )
         self._kinds = {
-            self._paraphrase: 0.22, self._sibling: 0.14, self._slot: 0.10, self._swapped: 0.04, self._condition: 0.08,
-            self._statement: 0.26, self._edited: 0.12, self._unrelated: 0.04,
+            self._paraphrase: 0.16, self._sibling: 0.12, self._slot: 0.08, self._swapped: 0.04, self._condition: 0.06,
+            self._statement: 0.18, self._edited: 0.10, self._unrelated: 0.02, self._phrased: 0.14, self._near: 0.10,
         }  # fmt: skip
 
     def pairs(self, count: int) -> list[Pair]:
@@ -125,6 +146,21 @@ class Composer:
         intent = self._chance.choice(intents)
         one, other = (self._say(self._chance.choice(intent), fills) for _ in range(2))
         return Pair(one, self._edits.reworded(other), True, "paraphrase")
+
+    def _phrased(self) -> Pair | None:
+        """Two phrasings of a group, which share less of their words than those of an intent."""
+        group, fills = self._group()
+        one, other = (self._say(text, fills) for text in self._chance.sample(group.same, 2))
+        return Pair(one, self._edits.reworded(other), True, "group")
+
+    def _near(self) -> Pair | None:
+        group, fills = self._group()
+        one = group.same[0] if self._chance.random() < 0.7 else self._chance.choice(group.same)
+        return Pair(self._say(one, fills), self._say(self._chance.choice(group.near), fills), False, "group")
+
+    def _group(self) -> tuple[Group, Fills]:
+        group = self._chance.choice(self._groups)
+        return group, self._fills([group.same, group.near])
 
     def _sibling(self) -> Pair | None:
         """Another intent of the family: another attribute, the opposite, the other direction."""

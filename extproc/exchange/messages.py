@@ -41,8 +41,11 @@ class RequestTrailers(Struct, frozen=True):
 
 
 class ResponseHeaders(Struct, frozen=True):
+    """`endpoint`: `host:port` of the server that answers, where Envoy says so."""
+
     headers: dict[str, str]
     last: bool = False
+    endpoint: str = ""
 
 
 class ResponseBody(Struct, frozen=True):

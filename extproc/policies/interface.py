@@ -28,6 +28,7 @@ from extproc.policies.context import RequestContext
 from extproc.principal import Principal
 from extproc.rejection import Rejection
 from extproc.routing.catalog import Catalog
+from extproc.routing.endpoint_book import EndpointBook
 from extproc.routing.experiments import Changes, NoChanges
 from extproc.routing.pressure import Calm, Pressure
 from extproc.telemetry.metrics import Metrics
@@ -187,3 +188,4 @@ class Services:
     admissions: Admissions = field(default_factory=OpenDoor)
     tracer: Tracer = field(default_factory=NoTracer)
     experiments: Changes = field(default_factory=NoChanges)
+    endpoints: EndpointBook = field(default_factory=EndpointBook)

@@ -6,7 +6,7 @@ Must not know: how anything is heard, or asked for.
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
 from extproc.config.address import TcpAddress
 from extproc.config.balancing import GpuAware
@@ -19,31 +19,29 @@ class EndpointBook:
     """By pool. Empty where Envoy alone chooses."""
 
     def __init__(self) -> None:
-        self._pools: dict[str, Endpoints] = {}
+        self.pools: Mapping[str, Endpoints] = {}
 
     def __bool__(self) -> bool:
-        return bool(self._pools)
+        return bool(self.pools)
 
     def of(self, pool: str) -> Endpoints | None:
         """None: Envoy chooses."""
-        return self._pools.get(pool)
-
-    def items(self) -> Iterator[tuple[str, Endpoints]]:
-        yield from self._pools.items()
+        return self.pools.get(pool)
 
     def take_up(self, config: GatewayConfig) -> None:
         """Have the pools of this configuration. What is pending in those that stay is kept."""
-        before, self._pools = self._pools, {}
+        pools = {}
         for name, pool in config.pools.items():
             if not pool.balancing.is_ours:
                 continue
             terms = terms_of(pool)
-            endpoints = before.get(name)
+            endpoints = self.pools.get(name)
             if endpoints is None:
                 endpoints = Endpoints(terms)
             elif endpoints.terms != terms:
                 endpoints.change(terms)
-            self._pools[name] = endpoints
+            pools[name] = endpoints
+        self.pools = pools
 
 
 def terms_of(pool: Pool) -> Terms:
@@ -64,7 +62,9 @@ def _weights(pool: Pool) -> Mapping[str, float]:
     if len(pool.clusters) == 1:
         used = list(pool.clusters.values())
     weights = {
-        envoys_spelling(endpoint): cluster.weight / len(cluster.endpoints) for cluster in used for endpoint in cluster.endpoints
+        envoys_spelling(endpoint): cluster.weight / len(cluster.endpoints)
+        for cluster in used
+        for endpoint in cluster.endpoints
     }
     mean = sum(weights.values()) / len(weights)
     return {address: weight / mean for address, weight in weights.items()}

@@ -3,8 +3,8 @@ each is, and who is out. Whatever is taken is given back once.
 
 Pure: what others have pending, what servers say of themselves and who answered come in from outside, and so does the
 time. Envoy has the last word: it tries the endpoints in the order that is given here, and any other after them. But it
-tries them whether or not it finds them healthy, so those that fail have to be kept back here (docs/routing.md). Must not
-know: requests, Redis, Envoy.
+tries them whether or not it finds them healthy, so those that fail have to be kept back here (docs/routing.md). Must
+not know: requests, Redis, Envoy.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
-"""Which endpoints Envoy finds unhealthy, for the pools where the service names the one to take: Envoy tries what is named
-whether it is healthy or not.
+"""Which endpoints Envoy finds unhealthy, for the pools where the service names the one to take: Envoy tries what is
+named whether it is healthy or not.
 
 Runs in the supervisor, once for all its workers, who read what it found from a file beside the board of loads. Envoy is
-asked, because its checks know the servers' TLS, and because it also ejects. Must not know: who else keeps endpoints back.
+asked, because its checks know the servers' TLS, and because it also ejects. Must not know: who else keeps endpoints
+back.
 """
 
 from __future__ import annotations

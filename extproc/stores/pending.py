@@ -8,7 +8,6 @@ what is concluded from it.
 
 from __future__ import annotations
 
-import asyncio
 import uuid
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -61,7 +60,8 @@ class PendingStore:
     async def read(self, pool: str) -> Heard:
         """What all have, for who is none of them."""
         async with bounded(self._timeout_s):
-            return self._others(await self._redis.hgetall(_PREFIX + pool))  # type: ignore[misc]  # redis-py's hint
+            fields: Any = await self._redis.hgetall(_PREFIX + pool)
+        return self._others(fields)
 
     def _say(self, pipeline: Any, key: str, tokens: Mapping[str, int]) -> None:
         if tokens:
@@ -94,9 +94,7 @@ def _summed(written: Sequence[bytes]) -> Heard:
 class SharedPending:
     """Keeps a worker's book up to date with what others have pending. `keep` runs beside it for as long as it lives."""
 
-    def __init__(
-        self, store: PendingStore, book: EndpointBook, clock: Clock, degraded: Callable[[bool], None]
-    ) -> None:
+    def __init__(self, store: PendingStore, book: EndpointBook, clock: Clock, degraded: Callable[[bool], None]) -> None:
         self._store, self._book, self._clock, self._report = store, book, clock, degraded
         self._heard_s = clock.monotonic()
         self._lost = False
@@ -108,7 +106,7 @@ class SharedPending:
 
     async def beat(self) -> None:
         """Say and hear, once."""
-        own = {name: dict(endpoints.own) for name, endpoints in self._book.items()}
+        own = {name: dict(endpoints.own) for name, endpoints in self._book.pools.items()}
         if not own:
             self._heard_s = self._clock.monotonic()
             return
@@ -119,7 +117,7 @@ class SharedPending:
             return
         self._heard_s = self._clock.monotonic()
         self._note(False)
-        for name, endpoints in self._book.items():
+        for name, endpoints in self._book.pools.items():
             if name in heard:
                 endpoints.heard(heard[name].tokens, heard[name].members, own[name])
 
@@ -130,7 +128,7 @@ class SharedPending:
     def _lose(self) -> None:
         self._note(True)
         if self.age_s > KEEP_S:
-            for _, endpoints in self._book.items():
+            for endpoints in self._book.pools.values():
                 endpoints.heard({}, 0, {})
 
     def _note(self, lost: bool) -> None:

@@ -104,7 +104,13 @@ ONLY_IMPORTERS = [
     (("redis",), ("extproc.stores",)),
     (
         ("aiohttp", "yarl"),
-        ("extproc.admin", "extproc.routing.load_poller", "extproc.routing.pool_calls", "extproc.cli.demo_traffic"),
+        (
+            "extproc.admin",
+            "extproc.routing.load_poller",
+            "extproc.routing.envoy_health",
+            "extproc.routing.pool_calls",
+            "extproc.cli.demo_traffic",
+        ),
     ),
     (("extproc.routing.load_poller",), ("extproc.supervisor",)),
     (("onnx", "safetensors"), ("extproc.inference",)),

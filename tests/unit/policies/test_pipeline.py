@@ -179,7 +179,7 @@ class TestBuild:
         off = {"validate": pipeline.SETTINGS["validate"](mode=PolicyMode.OFF)}
         names = [step.name for step in pipeline.build(off, inside.services).request]
         assert "validate" not in names
-        idle = ("scan", "affinity")  # there is no encoder, and no pool that is balanced by keys
+        idle = ("scan", "affinity", "endpoint")  # there is no encoder, and Envoy chooses endpoints without a key
         others = [policy for policy in pipeline.ON_REQUEST if policy.name not in idle]
         on = [policy.name for policy in others if policy.settings_type().mode is not PolicyMode.OFF]
         assert names == [name for name in on if name != "validate"]

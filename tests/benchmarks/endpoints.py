@@ -3,10 +3,10 @@
     python tests/benchmarks/endpoints.py cost
     python tests/benchmarks/endpoints.py mix --strategy least_tokens [--unsaid]
 
-`cost` times one choice on one thread: the order, what is taken and what is given back. `mix` sends answers of 10 and of
-2000 tokens, mixed, through a real Envoy and the real service to four real Tritons with demo_llm, which works on four at
-a time and whose pace is simulated; `--unsaid`: clients don't say how long an answer may become. The same requests at the
-same moments for each strategy.
+`cost` times one choice on one thread: the order, what is taken and what is given back. `mix` sends answers of 10 and
+of 2000 tokens, mixed, through a real Envoy and the real service to four real Tritons with demo_llm, which works on four
+at a time and whose pace is simulated; `--unsaid`: clients don't say how long an answer may become. The same requests at
+the same moments for each strategy.
 """
 
 from __future__ import annotations

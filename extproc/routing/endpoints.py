@@ -172,13 +172,19 @@ class Endpoints:
             return ()
         if self._failing:
             self._let_back(now_s)
-        scores = self._scores
-        bound = min(scores) + self._near * tokens
-        near = [at for at, score in enumerate(scores) if score <= bound]
+        near = self._near_best(tokens)
         first = near[int(self._chance() * len(near))]
         if self._failing:
             self._try(self._addresses[first], now_s)
         return tuple([self._addresses[at] for at in (first, *self._alternatives(first))])
+
+    def best(self, tokens: int) -> tuple[str, ...]:
+        """Those of which one by chance comes first in the order."""
+        return tuple([self._addresses[at] for at in self._near_best(tokens)])
+
+    def _near_best(self, tokens: int) -> list[int]:
+        bound = min(self._scores) + self._near * tokens
+        return [at for at, score in enumerate(self._scores) if score <= bound]
 
     def score(self, address: str) -> float:
         """What they are ordered by, the least first."""

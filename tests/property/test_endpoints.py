@@ -1,4 +1,4 @@
-"""Pending tokens, whatever happens: never negative, each request's given back once, and the choice is always the least."""
+"""Pending tokens, whatever happens: never negative, each request's given back once, and the choice is the least."""
 
 from __future__ import annotations
 

@@ -87,6 +87,7 @@ RULES = [
     Rule(("extproc.inference",), ("extproc.policies", "extproc.edge", "redis")),
     Rule(("extproc.stores",), ("extproc.policies", "extproc.edge", "grpc", "onnxruntime")),
     Rule(("extproc.routing",), (*GRPC, "extproc.edge")),
+    Rule(("extproc.routing.endpoints", "extproc.routing.endpoint_book"), (*IO, "os", "pathlib", "time")),
     Rule(
         ("extproc.mesh", "extproc.admin"), ("extproc.policies", "extproc.exchange", "extproc.edge", "extproc.dialects")
     ),

@@ -1,7 +1,6 @@
 """Endpoints that the service chooses, through the real Envoy: `least_tokens` and `gpu_aware`."""
 
 import contextlib
-import pathlib
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
@@ -12,6 +11,7 @@ from typing import Any
 import httpx
 import pytest
 
+from extproc.cli.main import main
 from extproc.stores.pending import KEEP_S
 from tests.helpers.processes import wait_until
 from tests.helpers.redis import RedisServer
@@ -260,7 +260,31 @@ def test_a_fallback_pool_is_chosen_within_too(world: World) -> None:
     assert busy not in places
 
 
-def test_envoy_is_told_by_the_override_host_policy(world: World, tmp_path: pathlib.Path) -> None:
+def test_explain_says_which_and_why(world: World, capsys: pytest.CaptureFixture[str]) -> None:
+    busy = world.hold("least", 2000)
+    config = str(world.gateway.directory / "gateway.yaml")
+    sick = next(one for one in world.upstreams if address_of(one) != busy)
+    sick.healthy = False
+
+    def told() -> list[str]:
+        assert main(["route", "--explain", "--model", "least", "--prompt", "Hello!", "--config", config]) == 0
+        return [line for line in capsys.readouterr().out.splitlines() if line.startswith(("endpoint", "not known"))]
+
+    (idle,) = set(world.addresses) - {busy, address_of(sick)}
+    wanted = [f"endpoint {idle}: first choice, 0 t", f"endpoint {busy}: then, 20", f"endpoint {address_of(sick)}: out"]
+
+    def as_wanted() -> bool:
+        lines = told()
+        return len(lines) == len(wanted) and all(map(str.startswith, lines, wanted))
+
+    try:
+        assert wait_until(as_wanted), told()
+    finally:
+        sick.healthy = True
+    assert wait_until(lambda: not elsewhere(world, "least", address_of(sick)), 20.0)
+
+
+def test_envoy_is_told_by_the_override_host_policy(world: World) -> None:
     url = f"http://127.0.0.1:{world.gateway.admin_port}/config_dump?resource=dynamic_active_clusters"
     (cluster,) = [
         found["cluster"] for found in httpx.get(url).json()["configs"] if found["cluster"]["name"].startswith("least/")

@@ -14,7 +14,6 @@ from extproc.clock import Clock
 from extproc.config.address import parse_tcp
 from extproc.config.model import GatewayConfig, Redis
 from extproc.routing.endpoint_book import EndpointBook, envoys_spelling
-from extproc.routing.endpoints import Endpoints
 from extproc.routing.envoy_health import DownBoard
 from extproc.routing.load_board import LoadBoard, PoolLoad
 from extproc.routing.pressure import EndpointLoad
@@ -22,6 +21,7 @@ from extproc.stores import pending
 from extproc.stores.pending import PendingStore, SharedPending
 from extproc.telemetry.metrics import Metrics
 
+_NOTHING = (0, False)
 _log = logging.getLogger(__name__)
 
 
@@ -37,6 +37,7 @@ class EndpointWatch:
         self._shared: SharedPending | None = None
         self._old: list[SharedPending] = []
         self._measured: Mapping[str, PoolLoad] = {}
+        self._told: dict[tuple[str, str], tuple[int, bool]] = {}
 
     def take_up(self, config: GatewayConfig) -> None:
         """Watch what this configuration names, from now on."""
@@ -82,16 +83,21 @@ class EndpointWatch:
                 await shared.close()
 
     def _tell(self, age_s: float) -> None:
-        if self.book:
+        """What has changed, to the metrics; of an endpoint that is gone, that nothing is there."""
+        if self.book or self._told:
             self._metrics.age(age_s)
-        for name, endpoints in self.book.pools.items():
-            self._metrics.now(name, *_now(endpoints))
-
-
-def _now(endpoints: Endpoints) -> tuple[Mapping[str, int], Mapping[str, bool]]:
-    addresses = endpoints.terms.weights
-    pending_tokens = {address: endpoints.own.get(address, 0) for address in addresses}
-    return pending_tokens, {address: endpoints.is_out(address) for address in addresses}
+        now = {
+            (name, address): (endpoints.own.get(address, 0), endpoints.is_out(address))
+            for name, endpoints in self.book.pools.items()
+            for address in endpoints.terms.weights
+        }
+        for (pool, address), before in self._told.items():
+            if (pool, address) not in now and before != _NOTHING:
+                self._metrics.now(pool, address, *_NOTHING)
+        for (pool, address), state in now.items():
+            if state != self._told.get((pool, address)):
+                self._metrics.now(pool, address, *state)
+        self._told = now
 
 
 def _by_envoys_spelling(loads: Mapping[str, EndpointLoad]) -> Mapping[str, EndpointLoad]:

@@ -110,8 +110,6 @@ class OtherPools:
             headers[ENDPOINT] = ",".join(choice.order)
         try:
             async with self._calls.ask(ctx.head.method, call.path, headers, body) as answer:
-                if choice is not None:
-                    choice.answered(answer.status, "", self._clock.monotonic())
                 decoder = pool.dialect.decoder(ctx.request, answer.status, answer.headers.get("content-type", ""))
                 question.served.body_headers = _body_headers(answer.headers)
                 async with aclosing(_decoded(answer, decoder)) as batches:

@@ -41,7 +41,8 @@ class RequestTrailers(Struct, frozen=True):
 
 
 class ResponseHeaders(Struct, frozen=True):
-    """`endpoint`: `host:port` of the server that answers, where Envoy says so."""
+    """`endpoint`: `host:port` of the server that answers, where Envoy says so; empty, too, where its circuit breaker
+    did before any server was asked."""
 
     headers: dict[str, str]
     last: bool = False

@@ -100,7 +100,8 @@ def processor_filter(config: GatewayConfig) -> HttpFilter:
 
 def _attributes_of_answers(config: GatewayConfig) -> list[str]:
     """Where the service chooses endpoints, it has to know which of its choices answered."""
-    return [names.ENDPOINT_ATTRIBUTE] if any(pool.balancing.is_ours for pool in config.pools.values()) else []
+    choosing = any(pool.balancing.is_ours for pool in config.pools.values())
+    return [names.ENDPOINT_ATTRIBUTE, names.DETAILS_ATTRIBUTE] if choosing else []
 
 
 def _forwarded(config: GatewayConfig) -> MetadataOptionsMetadataNamespaces | None:

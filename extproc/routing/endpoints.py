@@ -254,24 +254,25 @@ class Choice(Struct):
     over: bool = False
 
     def answered(self, status: int, address: str, now_s: float) -> None:
-        """The answer begins; `address` is empty where nobody says whose it is.
+        """The answer begins; `address` is empty where nobody says whose it is, which says nothing of anybody.
 
         Who was tried before the one that could do it has failed, and so has who answers with an error of its own. A
-        400 that all of them give says nothing of any.
+        400 that all of them give says nothing either.
         """
+        if not address:
+            return
         self.answered_by = address
-        own = address or self.order[0]
         if status >= 500:
-            self.endpoints.failed(own, now_s)
+            self.endpoints.failed(address, now_s)
         if status < 400 or status >= 500:
-            for other in self._before(own):
+            for other in self._before(address):
                 self.endpoints.failed(other, now_s)
         if status < 400:
-            self.endpoints.answered(own)
-        if own != self.at and not self.over:
+            self.endpoints.answered(address)
+        if address != self.at and not self.over:
             self.endpoints.give(self.at, self.tokens)
-            self.at = own
-            self.endpoints.take(own, self.tokens)
+            self.at = address
+            self.endpoints.take(address, self.tokens)
 
     def _before(self, address: str) -> tuple[str, ...]:
         return self.order[: self.order.index(address)] if address in self.order else self.order

@@ -88,12 +88,12 @@ class HealthWatch:
         try:
             url = f"http://{self._config.gateway.admin}/clusters"
             async with session.get(url, params={"filter": f"^({names})/"}, allow_redirects=False) as answer:
-                page = await answer.content.read(_LIMIT_BYTES) if answer.status == 200 else b""
-                trouble = None if answer.status == 200 else f"status {answer.status}"
+                page = await _page(answer) if answer.status == 200 else None
+                trouble = None if page is not None else f"status {answer.status}, or a page too large"
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            page, trouble = b"", repr(error)
+            page, trouble = None, repr(error)
         self._note(trouble)
-        return unhealthy(page.decode("utf-8", "replace"))
+        return unhealthy(page or "")
 
     def _note(self, trouble: str | None) -> None:
         """One log line when Envoy is silent, and one when it speaks again."""
@@ -112,3 +112,13 @@ class HealthWatch:
             _log.exception("the workers can't be told which endpoints are down")
         else:
             self._published = down
+
+
+async def _page(answer: aiohttp.ClientResponse) -> str | None:
+    """The whole page; None if it is too large."""
+    page = bytearray()
+    async for part in answer.content.iter_any():
+        page += part
+        if len(page) > _LIMIT_BYTES:
+            return None
+    return page.decode("utf-8", "replace")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
 
@@ -32,12 +30,10 @@ class EndpointMetrics:
         """`outcome`: as_chosen, another (the chosen one failed), no_answer."""
         self._choices.labels(pool, strategy, outcome).inc()
 
-    def now(self, pool: str, pending: Mapping[str, int], out: Mapping[str, bool]) -> None:
-        """By endpoint: this worker's tokens, and who is out."""
-        for endpoint, tokens in pending.items():
-            self._pending.labels(pool, endpoint).set(tokens)
-        for endpoint, is_out in out.items():
-            self._out.labels(pool, endpoint).set(is_out)
+    def now(self, pool: str, endpoint: str, pending_tokens: int, is_out: bool) -> None:
+        """This worker's tokens there, and whether the worker keeps it out."""
+        self._pending.labels(pool, endpoint).set(pending_tokens)
+        self._out.labels(pool, endpoint).set(is_out)
 
     def age(self, seconds: float) -> None:
         self._age.set(seconds)

@@ -2,6 +2,7 @@
 
 import contextlib
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -12,7 +13,7 @@ import httpx
 import pytest
 
 from extproc.cli.main import main
-from extproc.stores.pending import KEEP_S
+from extproc.stores.pending import BEAT_S, KEEP_S
 from tests.helpers.processes import wait_until
 from tests.helpers.redis import RedisServer
 from tests.helpers.scripted_upstream import Call, Script, ScriptedUpstream, answers, whole
@@ -132,6 +133,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
         pools = {
             "least": f"{{{common}, balancing: least_tokens, {here}}}",
             "gpu": f"{{{common}, balancing: gpu_aware, {here}}}",
+            "narrow": f"{{{common}, balancing: least_tokens, {here}, circuit_breaker: {{max_requests: 1}}}}",
             "behind": f"{{{common}, clusters: {{a: {{endpoints: ['127.0.0.1:9']}}}}, fallback: [{{pool: least}}]}}",
         }
         directory = tmp_path_factory.mktemp("endpoints")
@@ -222,6 +224,13 @@ def test_one_that_fails_every_request_is_no_black_hole(world: World) -> None:
     assert wait_until(lambda: not elsewhere(world, "least", world.addresses[0]), 20.0)
 
 
+def test_who_was_not_asked_because_of_the_circuit_breaker_has_not_failed(world: World) -> None:
+    world.hold("narrow", 10)
+    assert {world.send("narrow", 10).status_code for _ in range(20)} == {503}
+    time.sleep(2 * BEAT_S)  # what is not there has no event to wait for
+    assert world.gateway.books.metric("extproc_endpoint_out", pool="narrow") == 0
+
+
 @pytest.mark.parametrize("name", [HEADER, "X-Gateway-Destination-Endpoint"])
 def test_a_client_does_not_choose(world: World, name: str) -> None:
     wish = world.addresses[0]
@@ -263,11 +272,13 @@ def test_a_fallback_pool_is_chosen_within_too(world: World) -> None:
 def test_explain_says_which_and_why(world: World, capsys: pytest.CaptureFixture[str]) -> None:
     busy = world.hold("least", 2000)
     config = str(world.gateway.directory / "gateway.yaml")
+    request = world.gateway.directory / "asked.json"
+    request.write_text('{"model": "least", "messages": [{"role": "user", "content": "Hello!"}], "max_tokens": 10}')
     sick = next(one for one in world.upstreams if address_of(one) != busy)
     sick.healthy = False
 
     def told() -> list[str]:
-        assert main(["route", "--explain", "--model", "least", "--prompt", "Hello!", "--config", config]) == 0
+        assert main(["route", "--explain", "--request", str(request), "--config", config]) == 0
         return [line for line in capsys.readouterr().out.splitlines() if line.startswith(("endpoint", "not known"))]
 
     (idle,) = set(world.addresses) - {busy, address_of(sick)}

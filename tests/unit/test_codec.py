@@ -119,6 +119,11 @@ def test_an_answer_says_whose_it_is_where_envoy_tells() -> None:
     assert codec.decode(message) == ResponseHeaders({}, last=True)
     message.attributes["envoy.filters.http.ext_proc"].fields[names.ENDPOINT_ATTRIBUTE].string_value = "10.0.0.1:8000"
     assert codec.decode(message) == ResponseHeaders({}, last=True, endpoint="10.0.0.1:8000")
+    details = message.attributes["envoy.filters.http.ext_proc"].fields[names.DETAILS_ATTRIBUTE]
+    details.string_value = "via_upstream"
+    assert codec.decode(message) == ResponseHeaders({}, last=True, endpoint="10.0.0.1:8000")
+    details.string_value = "upstream_reset_before_response_started{overflow}"
+    assert codec.decode(message) == ResponseHeaders({}, last=True)
 
 
 def test_another_body_mode_is_refused() -> None:

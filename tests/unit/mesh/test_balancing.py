@@ -87,7 +87,7 @@ def test_the_service_names_endpoints_and_is_told_who_answered() -> None:
     (fallback,) = named.fallback_policy.policies
     assert fallback.typed_extension_config is not None
     assert fallback.typed_extension_config.name == "envoy.load_balancing_policies.least_request"
-    for balancing, attributes in (("least_tokens", ["upstream.address"]), ("round_robin", [])):
+    for balancing, attributes in (("least_tokens", ["upstream.address", "response.code_details"]), ("round_robin", [])):
         processor = plain(processor_filter(loaded(f"balancing: {balancing}", f"a: {{{endpoints(1)}}}")))
         assert list(found(processor, "response_attributes")) == ([attributes] if attributes else [])
 

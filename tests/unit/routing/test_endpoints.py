@@ -122,6 +122,7 @@ def answered(status: int, by: str) -> Endpoints:
         (200, A, []),
         (200, B, [A]),  # A was tried, and did not do it
         (200, "", []),  # nobody says
+        (503, "", []),
         (500, A, [A]),
         (503, B, [A, B]),
         (400, A, []),

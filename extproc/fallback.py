@@ -78,7 +78,7 @@ class OtherPools:
         self._catalog = catalog
         self._calls = calls
         self._metrics = metrics
-        self._endpoints = endpoints or EndpointBook()
+        self._endpoints = EndpointBook() if endpoints is None else endpoints
         self._clock = clock or Clock()
 
     async def answer(self, ctx: RequestContext) -> Batches:

@@ -232,7 +232,7 @@ class Journey:
         set_headers = [(":path", call.path), (STAMP, pool.name), *call.set_headers]
         if ctx.affinity_key is not None:
             set_headers.append((AFFINITY, ctx.affinity_key))
-        if ctx.choice is not None and ctx.endpoint_named:
+        if ctx.choice is not None and ctx.choice.named:
             set_headers.append((ENDPOINT, ",".join(ctx.choice.order)))
         if ctx.destination is not None and ctx.destination.mirror:
             set_headers.append((MIRROR_STAMP, ctx.destination.mirror))

@@ -28,10 +28,8 @@ class ChooseEndpoint:
     async def on_request(self, ctx: RequestContext) -> Verdict:
         endpoints = None if ctx.pool is None else self._book.of(ctx.pool.name)
         if endpoints is not None:
-            choice = choose(endpoints, max(1, expected_tokens(ctx)), self._clock.monotonic())
-            if choice is not None:
-                ctx.choice = choice
-                ctx.endpoint_named = self._enforced
+            tokens, now_s = max(1, expected_tokens(ctx)), self._clock.monotonic()
+            ctx.choice = choose(endpoints, tokens, now_s, named=self._enforced)
         return CONTINUE
 
     async def on_close(self, ctx: RequestContext, termination: Termination) -> None:

@@ -74,7 +74,6 @@ class RequestContext:
     guard: GuardResult | None = None  # guard: how much the request looks like an attack
     affinity_key: str | None = None  # affinity: which endpoint of the pool it keeps to; None: any
     choice: Choice | None = None  # endpoint: which endpoints of the pool it had better go to; None: Envoy chooses
-    endpoint_named: bool = False  # endpoint: Envoy is told so
     admitted: bool = False  # account: no request policy before it has refused the request, so it goes to the model
     caching: Caching | None = None  # cache: what the caches do for it; None: it is nothing for a cache
     charged_as_used: bool = False  # limit: a known answer costs what it would have cost from a model

@@ -243,13 +243,14 @@ def busyness(load: EndpointLoad | None, terms: Terms) -> float | None:
 
 
 class Choice(Struct):
-    """One request's. `order` is what Envoy is told; `at` the endpoint that its tokens are counted for; `answered_by`
-    the one that answered, once Envoy has said so."""
+    """One request's. `order` is what Envoy is told, if `named`; `at` the endpoint that its tokens are counted for;
+    `answered_by` the one that answered, once Envoy has said so."""
 
     endpoints: Endpoints
     order: tuple[str, ...]
     tokens: int
     at: str
+    named: bool = True
     answered_by: str = ""
     over: bool = False
 
@@ -264,7 +265,7 @@ class Choice(Struct):
         self.answered_by = address
         if status >= 500:
             self.endpoints.failed(address, now_s)
-        if status < 400 or status >= 500:
+        if self.named and (status < 400 or status >= 500):
             for other in self._before(address):
                 self.endpoints.failed(other, now_s)
         if status < 400:
@@ -284,10 +285,10 @@ class Choice(Struct):
             self.endpoints.give(self.at, self.tokens)
 
 
-def choose(endpoints: Endpoints, tokens: int, now_s: float) -> Choice | None:
+def choose(endpoints: Endpoints, tokens: int, now_s: float, *, named: bool = True) -> Choice | None:
     """Take the best endpoint for a request of so many tokens; None where there is none."""
     order = endpoints.order(tokens, now_s)
     if not order:
         return None
     endpoints.take(order[0], tokens)
-    return Choice(endpoints, order, tokens, order[0])
+    return Choice(endpoints, order, tokens, order[0], named)

@@ -53,7 +53,7 @@ async def test_whatever_the_end_all_is_given_back(inside: Inside, mode: PolicyMo
     policy, ctx = ChooseEndpoint(PolicySettings(mode=mode), inside.services), context(inside)
     assert await policy.on_request(ctx) is CONTINUE
     assert ctx.choice is not None
-    assert (ctx.choice.order, ctx.endpoint_named) == (("10.0.0.1:8000",), mode is PolicyMode.ENFORCE)
+    assert (ctx.choice.order, ctx.choice.named) == (("10.0.0.1:8000",), mode is PolicyMode.ENFORCE)
     assert endpoints.own == {"10.0.0.1:8000": 27}
     await policy.on_close(ctx, termination)
     assert endpoints.own == {}

@@ -136,6 +136,16 @@ def test_who_has_failed(status: int, by: str, out: list[str]) -> None:
     assert [address for address in (A, B) if endpoints.is_out(address)] == out
 
 
+def test_of_what_envoy_was_not_told_nobody_has_failed() -> None:
+    endpoints = pool(a=1, b=1)
+    endpoints.take(B, 100)
+    choice = choose(endpoints, 10, 0.0, named=False)
+    assert choice is not None
+    choice.answered(200, B, 0.0)
+    assert [address for address in (A, B) if endpoints.is_out(address)] == []
+    assert endpoints.own == {B: 110}
+
+
 def test_tokens_are_counted_where_the_answer_comes_from() -> None:
     assert answered(200, B).own == {B: 110}
     assert answered(200, "10.9.9.9:1").own == {B: 100, "10.9.9.9:1": 10}

@@ -138,7 +138,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
         }
         directory = tmp_path_factory.mktemp("endpoints")
         redis = running.enter_context(contextlib.closing(RedisServer(directory)))
-        policies = "polling: {interval_s: 0.2, stale_after_s: 1}\n"
+        policies = "polling: {interval_s: 0.2, stale_after_s: 30}\n"
         gateway = running.enter_context(served(directory, Upstreams(more=pools), workers=WORKERS, policies=policies))
         threads = running.enter_context(ThreadPoolExecutor(32))
         yield World(gateway, running.enter_context(gateway.client()), upstreams, metrics, redis, threads)
@@ -255,8 +255,8 @@ def test_a_busy_server_is_left_alone_by_what_it_says_of_itself(world: World) -> 
         busy = world.addresses[2]
         assert wait_until(lambda: elsewhere(world, "gpu", busy))
         # What was said may be seconds old: what is pending counts at once, until the busy one is the better choice.
-        places = [world.hold("gpu", 10_000) for _ in range(6)]
-        assert busy not in places[:2]
+        places = [world.hold("gpu", 10_000) for _ in range(12)]  # one worker has six of them at least
+        assert places[0] != busy
         assert busy in places
     world.release()
     assert wait_until(lambda: not elsewhere(world, "gpu", busy), 20.0)

@@ -10,7 +10,8 @@ BIN := $(VENV)/bin
 CONFIG := envoy/gateway.yaml
 LOCK := requirements/dev.txt
 PROTOS := $(shell find protos -name '*.proto')
-PYTEST_FLAGS ?= -n 2 --dist loadgroup
+# A module in one process, so that its gateway starts once; in the order of the tree, long tests first.
+PYTEST_SHARED := -n 2 --dist loadfile --no-loadscope-reorder
 
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 PIP_COMPILE = CUSTOM_COMPILE_COMMAND="make lock" $(BIN)/pip-compile --quiet --generate-hashes --allow-unsafe \
@@ -25,7 +26,7 @@ run: $(VENV)/.installed models ## start the local stack and print a curl that wo
 	exec $(BIN)/extproc up --config $(CONFIG)
 
 test: $(VENV)/.installed models ## run every test, against real Envoy, Redis and Triton
-	$(BIN)/python -m pytest $(PYTEST_FLAGS)
+	$(BIN)/python -m pytest $(PYTEST_SHARED) $(PYTEST_FLAGS)
 
 check: $(VENV)/.installed ## lint, formatting and types
 	$(BIN)/ruff check .

@@ -13,6 +13,7 @@ from prometheus_client.registry import Collector
 
 from extproc import config
 from extproc.config.policy import PolicyMode
+from extproc.model_loader import ModelLoader
 from extproc.policies import pipeline
 from extproc.routing.load_poller import LoadPoller, Watched
 from extproc.stores.ledger_feed import LedgerFeed
@@ -43,7 +44,9 @@ def rows(directory: pathlib.Path) -> list[Row]:
 def _of_the_supervisor(directory: pathlib.Path) -> Iterator[Row]:
     loaded = config.parse(CONFIG.format(secret="a-secret-of-enough-letters", key_hash="0" * 64), {}, {})  # noqa: S106
     feed: Any = LedgerFeed
+    nobody: Any = None
     collectors: list[Collector] = [LoadPoller(directory / "board", Watched(loaded)), feed(_NoSpool(), None)]
+    collectors.append(ModelLoader(loaded, nobody))
     for collector in collectors:
         for metric in collector.collect():
             yield _name(metric.name, metric.type), getattr(metric, "_labelnames", ()), metric.type, metric.documentation

@@ -35,6 +35,7 @@ from extproc.routing.envoy_health import DownBoard
 from extproc.routing.envoy_health import board_of as down_board_of
 from extproc.routing.load_board import LoadBoard, board_of
 from extproc.routing.pool_calls import PoolCalls
+from extproc.stores.databases import databases_of
 from extproc.stores.spool import spool_of_process
 from extproc.telemetry import logs
 from extproc.telemetry.metrics import RUN_DIR, Metrics, pin_process
@@ -56,6 +57,7 @@ class Worker:
         self._tasks = Tasks()
         self._loads = LoadBoard(board_of(run_dir))
         self._endpoints = EndpointWatch(self._loads, DownBoard(down_board_of(run_dir)), self._clock, self._metrics)
+        self._databases = databases_of(os.environ, run_dir)
         self._usage: UsageLog
         self._audit: Trail
         self._server: Server
@@ -109,12 +111,14 @@ class Worker:
             usage=self._usage,
             limiter=held.limits.limiter,
             admissions=held.lines.admissions,
+            model_uses=held.meshes.uses,
             pressure=self._loads,
             experiments=held.experiments,
             config_version=config.version,
             answers=held.answers.store,
             neighbours=held.answers.neighbours,
             answers_version=pipeline.answers_version(config.policies),
+            databases=self._databases.obtain,
             encoder=held.encoder,
             verifier=held.verifier,
             audit=self._audit,
@@ -132,7 +136,7 @@ class Worker:
         async with self._reloading:
             try:
                 config = gateway_file.load(self._path)
-                await asyncio.to_thread(pipeline.prepare, config.policies)
+                await asyncio.to_thread(pipeline.prepare, config.policies, self._databases.obtain)
                 await self._resources.prepare(config)
             except ConfigError as error:
                 self._refused([str(problem) for problem in error.problems])

@@ -17,9 +17,11 @@ from extproc.config.encoder import Encoder as EncoderSettings
 from extproc.config.model import GatewayConfig, Redis
 from extproc.errors import DependencyError
 from extproc.inference.opening import RunningEncoder, RunningVerifier, open_encoder, open_verifier
+from extproc.model_mesh import AlwaysThere, ModelUses
+from extproc.model_reach import arrives
 from extproc.policies import pipeline
 from extproc.routing.pool_calls import PoolCalls
-from extproc.stores import admissions, limiter
+from extproc.stores import admissions, limiter, model_uses
 from extproc.stores.admissions import SharedAdmissions
 from extproc.stores.answers import RedisAnswers
 from extproc.stores.experiments import ExperimentStore, HeardChanges
@@ -27,6 +29,8 @@ from extproc.stores.key_cache import CachedKeys
 from extproc.stores.keys import KeyHasher, KeyStore
 from extproc.stores.limiter import SharedLimiter
 from extproc.stores.limits import RedisLimits
+from extproc.stores.model_states import ModelStates
+from extproc.stores.model_uses import SharedModelUses
 from extproc.stores.neighbours import RedisNeighbours
 from extproc.telemetry.metrics import Metrics
 from extproc.telemetry.spans import NoTracer, Tracer
@@ -198,6 +202,42 @@ class Calls:
             await calls.close()
 
 
+class Meshes:
+    """Who uses which model of a mesh, in one Redis and before one Envoy; nothing where there are no meshes."""
+
+    def __init__(self, config: GatewayConfig, clock: Clock, metrics: Metrics, calls: Calls) -> None:
+        self._wanted = _meshes_of(config)
+        self._shared: SharedModelUses | None = None
+        self._beside = Tasks()
+        address = config.fallback_address
+        if config.model_meshes and address is not None:
+            states = ModelStates(config.redis.url.get_secret_value(), config.redis.timeout_s)
+            degraded = functools.partial(metrics.degraded, model_uses.NAME)
+            self._shared = SharedModelUses(states, clock, functools.partial(arrives, calls.at(address)), degraded)
+            self._beside.spawn(self._shared.keep())
+
+    @property
+    def uses(self) -> ModelUses:
+        return AlwaysThere() if self._shared is None else self._shared
+
+    @property
+    def idle(self) -> bool:
+        return self._shared is None or self._shared.idle
+
+    def fit(self, config: GatewayConfig) -> bool:
+        """They are what this configuration wants, too."""
+        return self._wanted == _meshes_of(config)
+
+    async def close(self) -> None:
+        await self._beside.cancel()
+        if self._shared is not None:
+            await self._shared.close()
+
+
+def _meshes_of(config: GatewayConfig) -> tuple[Redis, TcpAddress | UnixAddress | None, bool]:
+    return config.redis, config.fallback_address, bool(config.model_meshes)
+
+
 class Traces:
     """Where spans go, while the configuration says so; nothing of it is imported otherwise."""
 
@@ -268,6 +308,7 @@ class Resources:
         self.answers = Answers(config, clock, metrics)
         self.traces = Traces(config, metrics)
         self.calls = Calls()
+        self.meshes = Meshes(config, clock, metrics, self.calls)
         self._experiments: Experiments | None = None
         self._encoder = Loaded[RunningEncoder](lambda its: open_encoder(its, metrics.encoder, clock))
         self._verifier = Loaded[RunningVerifier](open_verifier)
@@ -318,6 +359,10 @@ class Resources:
             # What is fetched for longer is kept all the same, and led by another meanwhile.
             self._retire(self.answers, in_use_s)
             self.answers = Answers(config, self._clock, self._metrics)
+        if not self.meshes.fit(config):
+            meshes = self.meshes
+            self._retire(meshes, idle=lambda: meshes.idle)  # exchanges leave their models where they came to them
+            self.meshes = Meshes(config, self._clock, self._metrics, self.calls)
         if config.telemetry.tracing != self.traces.settings:
             self._retire(self.traces, in_use_s)  # of exchanges that last longer nothing is told
             self.traces = Traces(config, self._metrics)
@@ -328,8 +373,8 @@ class Resources:
     async def close(self) -> None:
         await self._retiring.cancel()
         opened: list[Closable | None] = [
-            self.keys, self.limits, self.lines, self.answers, self.traces, self._experiments, self._encoder,
-            self._verifier, self.calls,
+            self.keys, self.limits, self.lines, self.answers, self.meshes, self.traces, self._experiments,
+            self._encoder, self._verifier, self.calls,
         ]  # fmt: skip
         for one in opened:
             if one is not None:

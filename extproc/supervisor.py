@@ -29,6 +29,7 @@ from extproc.config.model import GatewayConfig, GrpcServer
 from extproc.errors import ConfigError
 from extproc.guardrail_watch import GuardrailWatch
 from extproc.limits import PERCENT
+from extproc.model_loader import ModelLoader
 from extproc.policies import pipeline
 from extproc.policies.limit_adaptive import TIERS
 from extproc.policies.limit_settings import Settings as LimitSettings
@@ -151,6 +152,7 @@ class Supervisor:
         self._board = board_of(run_dir)
         self._poller = LoadPoller(self._board, _watched(config))
         self._health = HealthWatch(down_board_of(run_dir), config)
+        self._models = ModelLoader(config, self._metrics.model_mesh)
         self._audit = trail_of(config.audit, self._metrics)
         self._guardrails = GuardrailWatch(config, self._audit.record)
         self._stop = asyncio.Event()
@@ -170,7 +172,13 @@ class Supervisor:
         anchoring = loop.create_task(self._anchor())
         feeding = [loop.create_task(feed.run()) for feed in self._feeds]
         running = [loop.create_task(worker.keep_running()) for worker in self._workers]
-        looks = (self._watch_file(), self._poller.run(), self._health.run(), self._guardrails.run())
+        looks = (
+            self._watch_file(),
+            self._poller.run(),
+            self._health.run(),
+            self._guardrails.run(),
+            self._models.run(),
+        )
         watching = [loop.create_task(look) for look in looks]
         await self._stop.wait()
         for task in watching:
@@ -231,7 +239,7 @@ class Supervisor:
             loop=loop,
             workers=len(self._workers),
             feeds=self._feeds,
-            beside=[*self._feeds, self._poller],
+            beside=[*self._feeds, self._poller, self._models],
         )
 
     async def _watch_file(self) -> None:
@@ -262,6 +270,7 @@ class Supervisor:
         self._poller.change(_watched(config))
         self._health.change(config)
         self._guardrails.change(config)
+        self._models.change(config)
         self._config = config
         self._on_record(Action.CONFIG_TAKEN, config_version=config.version)
         for worker in self._workers:

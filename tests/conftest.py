@@ -4,6 +4,7 @@ import pathlib
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+import hypothesis
 import pytest
 
 from tests.helpers.redis import RedisServer
@@ -12,13 +13,16 @@ if TYPE_CHECKING:
     from extproc.stack.stack import Stack
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
+# Nothing is said of the code by an example that was slow once, on a machine with others on it.
+hypothesis.settings.register_profile("patient", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.load_profile("patient")
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests of the whole stack share one, so they run in one process, one after the other."""
+    """Tests of the whole stack can be chosen, or left out, by name."""
     for item in items:
         if "_session_stack" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.stack)
-            item.add_marker(pytest.mark.xdist_group("stack"))
 
 
 @pytest.fixture(scope="session")

@@ -16,6 +16,7 @@ from msgspec import UNSET, UnsetType
 
 from extproc.admin import shapes
 from extproc.admin.endpoints import Call, Endpoint, Input
+from extproc.admin.models_api import ModelsApi
 from extproc.admin.problems import Problem
 from extproc.audit.record import Action
 from extproc.config.model import GatewayConfig
@@ -267,7 +268,8 @@ class ProcessApi:
 
 def endpoints_of(process: Process) -> Sequence[Endpoint]:
     """Every endpoint of the admin API, in the order of its documentation."""
-    groups = (KeysApi(process), LimitsApi(process), CacheApi(process), ProcessApi(process))
+    models = ModelsApi(BASE, lambda: process.config())
+    groups = (KeysApi(process), LimitsApi(process), CacheApi(process), models, ProcessApi(process))
     return tuple(endpoint for group in groups for endpoint in group.endpoints())
 
 

@@ -203,3 +203,31 @@ class Draining(Struct, frozen=True, kw_only=True):
     """It has begun: no new requests, those in flight have `grace_s` to end, and then the process does."""
 
     grace_s: float
+
+
+class WhichModel(Input, frozen=True, kw_only=True):
+    """A model of a mesh, by its name on the servers; `mesh` where several have it."""
+
+    model: Annotated[str, Meta(min_length=1, max_length=256)]
+    mesh: Label | UnsetType = UNSET
+
+
+class OnDemandModel(Struct, frozen=True, kw_only=True):
+    """One that is loaded when a request needs it. `in_use` and `waiting` are requests, `load_s` what its last load
+    took, `error` why that failed."""
+
+    mesh: str
+    model: str
+    state: str
+    in_use: int
+    waiting: int
+    memory_mb: int | None
+    keep: bool
+    load_s: float
+    error: str
+
+
+class OnDemandModels(Struct, frozen=True, kw_only=True):
+    """All of them."""
+
+    models: tuple[OnDemandModel, ...]

@@ -24,6 +24,8 @@ class Action(enum.StrEnum):
     DRAINED = "drained"
     WEIGHTS_SET = "weights_set"
     ARM_PULLED = "arm_pulled"
+    MODEL_LOADED = "model_loaded"
+    MODEL_UNLOADED = "model_unloaded"
 
 
 class Entry(Struct, frozen=True, kw_only=True):

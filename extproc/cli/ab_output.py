@@ -8,6 +8,7 @@ from typing import Any, TextIO
 
 import msgspec
 
+from extproc.cli.table import table
 from extproc.experiments.report import ArmReport, Measured
 
 _HEADER = ("METRIC", "ARM", "N", "VALUE", "INTERVAL", "DIFFERENCE", "INTERVAL", "P")
@@ -51,13 +52,7 @@ def show(
     out.write(f"\nOne observation is {observation}. Intervals and p-values hold however often one looks\n")
     out.write(f"(alpha {alpha:g}); differences are from {arms[0].name}.\n\n")
     rows = [_HEADER, *(_row(name, arm) for name in arms[0].metrics for arm in arms)]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows:
-        cells = [
-            cell.ljust(width) if place < _TEXT_COLUMNS else cell.rjust(width)
-            for place, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ]
-        out.write("  ".join(cells).rstrip() + "\n")
+    table(rows, _TEXT_COLUMNS, out)
 
 
 def _row(metric: str, arm: ArmReport) -> tuple[str, ...]:

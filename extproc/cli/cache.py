@@ -3,11 +3,13 @@
 import argparse
 import asyncio
 import json
+import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from extproc.cli.arguments import CommandFailed, add_config, add_stack_place, load_config
 from extproc.cli.audit import actions_of
+from extproc.cli.table import table
 
 if TYPE_CHECKING:
     from extproc.cli.arguments import Commands
@@ -77,8 +79,4 @@ def _print_table(held: "Mapping[tuple[str, str, str], Held]") -> None:
     ]
     entries, size_bytes = (sum(getattr(one, name) for one in held.values()) for name in ("entries", "size_bytes"))
     rows.append(("total", "", "", str(entries), str(size_bytes)))
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows:
-        cells = [cell.ljust(width) for cell, width in zip(row[:3], widths[:3], strict=True)]
-        cells += [cell.rjust(width) for cell, width in zip(row[3:], widths[3:], strict=True)]
-        print("  ".join(cells).rstrip())
+    table(rows, 3, sys.stdout)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from extproc.cli.arguments import CommandFailed, add_config, add_stack_place, load_config
 from extproc.cli.audit import actions_of
+from extproc.cli.table import table
 
 if TYPE_CHECKING:
     from extproc.cli.arguments import Commands
@@ -101,6 +102,4 @@ def _print_table(records: "Iterable[KeyRecord]") -> None:
         state = "revoked" if record.revoked else "active"
         created = record.created.strftime("%Y-%m-%d %H:%M")
         rows.append((record.id, record.name, record.team, record.tier, ",".join(record.models), created, state))
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows:
-        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    table(rows, len(rows[0]), sys.stdout)

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any, TextIO
 
+from extproc.cli.table import table
 from extproc.money import decimal_from_nano
 from extproc.usage_summary import Summary, Usage
 
@@ -30,7 +31,7 @@ def show(summary: Summary, by: Sequence[str], form: str, out: TextIO | None = No
     rows = [[*(name or "-" for name in group), *cells] for group, cells in groups]
     if by:
         rows.append(["total", *[""] * (len(by) - 1), *_cells(summary.total, currencies)])
-    _table([[name.upper() for name in header], *rows], len(by), out)
+    table([[name.upper() for name in header], *rows], len(by), out)
 
 
 def _object(group: dict[str, str], usage: Usage) -> dict[str, Any]:
@@ -47,14 +48,3 @@ def _amount(nano: int) -> str:
     """As people write it: two decimals, and more where there are more."""
     whole, _, decimals = format(decimal_from_nano(nano), "f").partition(".")
     return f"{whole}.{decimals.rstrip('0').ljust(_LEAST_DECIMALS, '0')}"
-
-
-def _table(rows: Sequence[Sequence[str]], text_columns: int, out: TextIO) -> None:
-    """Names to the left, numbers to the right."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows:
-        cells = [
-            cell.ljust(width) if number < text_columns else cell.rjust(width)
-            for number, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ]
-        out.write("  ".join(cells).rstrip() + "\n")

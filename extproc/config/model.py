@@ -19,6 +19,7 @@ from extproc.config.encoder import Encoder
 from extproc.config.experiments import Experiment
 from extproc.config.identities import Identities, ModelsAllowed, Team
 from extproc.config.ledger import Ledger
+from extproc.config.model_meshes import ModelMesh
 from extproc.config.models import Model
 from extproc.config.policy import FailureMode, PolicySettings
 from extproc.config.pools import Pool
@@ -102,8 +103,9 @@ class Gateway(Section):
     """File for one line of JSON per request; null for none."""
 
     fallback_listen: Listen | None = None
-    """Where the service asks Envoy for a pool's `fallback`: `unix:/path`, or a port of a loopback address. Who can
-    connect there needs no key. By default a Unix socket beside `service.listen`, if that is one."""
+    """Where the service asks Envoy for a pool's `fallback`, or whether a model just loaded is reached: `unix:/path`,
+    or a port of a loopback address. Who can connect there needs no key. By default a Unix socket beside
+    `service.listen`, if that is one."""
 
     default_pool: Name | None = None
     """Where requests go, unseen by the service, when it is gone and `service.on_failure` is `open`."""
@@ -281,6 +283,9 @@ class GatewayConfig(Section):
     pools: Annotated[Mapping[Name, Pool], pydantic.Field(min_length=1)]
     """Where they are served."""
 
+    model_meshes: Mapping[Name, ModelMesh] = {}
+    """Servers that load the models of their pools when a request needs one (docs/model-mesh.md)."""
+
     experiments: Mapping[Name, Experiment] = {}
     """A/B tests over pools or models; rules send requests to them."""
 
@@ -292,8 +297,8 @@ class GatewayConfig(Section):
 
     @property
     def fallback_address(self) -> TcpAddress | UnixAddress | None:
-        """Where the service asks Envoy for another pool; None: no pool has another, or nobody said where."""
-        if not any(pool.fallback for pool in self.pools.values()):
+        """Where the service asks Envoy for another pool; None: nobody needs it, or nobody said where."""
+        if not self.model_meshes and not any(pool.fallback for pool in self.pools.values()):
             return None
         if self.gateway.fallback_listen is not None or isinstance(self.service.listen, TcpAddress):
             return self.gateway.fallback_listen

@@ -171,6 +171,9 @@ class Pool(Section):
     fallback: tuple[Fallback, ...] = ()
     """Other pools, in this order, for a request that this one did not begin to answer (docs/failover.md)."""
 
+    model_mesh: Name | None = None
+    """The key of `model_meshes` whose servers these are: their models are loaded when a request needs one."""
+
     health: Health = Health()
     """Active health checks."""
 

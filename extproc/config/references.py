@@ -11,6 +11,7 @@ from extproc.config.balancing import Balancing
 from extproc.config.document import Key
 from extproc.config.identities import Credentials
 from extproc.config.model import GatewayConfig
+from extproc.config.model_mesh_references import broken_meshes
 from extproc.config.models import Model, TiktokenTokenizer
 from extproc.config.policy import FailureMode
 from extproc.config.pools import CARRIES, DialectName, Fallback, Pool
@@ -35,6 +36,7 @@ def broken_references(config: GatewayConfig) -> Iterator[Finding]:
         if pool.idle_timeout_s > config.gateway.stream_idle_timeout_s:
             yield ("pools", name, "idle_timeout_s"), "never reached: gateway.stream_idle_timeout_s is shorter"
     yield from broken_experiments(config)
+    yield from broken_meshes(config)
 
 
 def _listeners(config: GatewayConfig) -> Iterator[Finding]:

@@ -19,6 +19,7 @@ import hyperscan
 from msgspec import Struct
 
 from extproc.detection import attack_phrases, attack_phrases_languages
+from extproc.detection.database import Keep, database
 from extproc.detection.normalise import (
     BASE64_PROBE,
     IN_PLACE,
@@ -106,15 +107,11 @@ _MANY_WEIGHT = 0.5
 class _Set:
     """Some expressions over one kind of text, and what each of them means."""
 
-    def __init__(self, expressions: Iterable[tuple[_Meaning, bytes]]) -> None:
+    def __init__(self, expressions: Iterable[tuple[_Meaning, bytes]], keep: Keep | None) -> None:
         expressions = list(expressions)
         self._meaning = [meaning for meaning, _ in expressions]
-        self._database = hyperscan.Database(mode=hyperscan.HS_MODE_BLOCK)
         flags = hyperscan.HS_FLAG_SINGLEMATCH | hyperscan.HS_FLAG_DOTALL
-        patterns = [pattern for _, pattern in expressions]
-        self._database.compile(
-            expressions=patterns, ids=list(range(len(patterns))), elements=len(patterns), flags=flags
-        )
+        self._database = database([pattern for _, pattern in expressions], [flags] * len(expressions), keep)
         self._of_thread = threading.local()
 
     def scan(self, data: bytes) -> list[tuple[_Meaning, int]]:
@@ -137,12 +134,13 @@ class _Set:
 class AttackRules:
     """Every rule, compiled. Safe to use from several threads at once."""
 
-    def __init__(self) -> None:
+    def __init__(self, keep: Keep | None = None) -> None:
         phrases = (*attack_phrases.PHRASES, *attack_phrases_languages.PHRASES)
         probes = [(disguise, pattern.encode()) for disguise, pattern in IN_PLACE.items()]
-        self._words = _Set(_rules(phrases, _BETWEEN_WORDS))
+        self._words = _Set(_rules(phrases, _BETWEEN_WORDS), keep)
         self._signs = _Set(
-            [*_rules(attack_phrases.LITERAL, _BETWEEN_SIGNS), *probes, (Disguise.BASE64, BASE64_PROBE.encode())]
+            [*_rules(attack_phrases.LITERAL, _BETWEEN_SIGNS), *probes, (Disguise.BASE64, BASE64_PROBE.encode())],
+            keep,
         )
 
     def search(self, text: str, most: int = 4) -> Findings:
@@ -196,9 +194,9 @@ class AttackRules:
 
 
 @functools.cache
-def rules() -> AttackRules:
-    """The one set of a process; compiling it takes about as long as starting Python."""
-    return AttackRules()
+def rules(keep: Keep | None = None) -> AttackRules:
+    """The one set of a process; compiling it takes seconds."""
+    return AttackRules(keep)
 
 
 def chunk_starts(length: int) -> Iterable[int]:

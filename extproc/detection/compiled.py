@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import hyperscan
 
+from extproc.detection.database import Keep, database
 from extproc.detection.patterns.pattern import Check, Form, Pattern
 from extproc.detection.spans import Evidence
 
@@ -82,7 +83,7 @@ class Matches:
 class CompiledPatterns:
     """Immutable once made; every thread searches with a scratch space of its own."""
 
-    def __init__(self, patterns: Iterable[tuple[str, Pattern]]) -> None:
+    def __init__(self, patterns: Iterable[tuple[str, Pattern]], keep: Keep | None = None) -> None:
         groups: dict[tuple[str, ...], int] = {}
         by_expression: dict[str, list[Rule]] = {}
         for region, pattern in patterns:
@@ -95,7 +96,7 @@ class CompiledPatterns:
             for word in words:
                 bits[word] = bits.get(word, 0) | group
         self.words = tuple(bits.items())
-        self._database = _database(list(by_expression), list(bits))
+        self._database = _database(list(by_expression), list(bits), keep)
         self._scratch = hyperscan.Scratch(self._database)
         self._local = threading.local()
 
@@ -115,17 +116,10 @@ def _rule(region: str, pattern: Pattern, whole: re.Pattern[bytes] | None, group:
     return Rule(pattern, name, whole, group, pattern.alone, pattern.backed, pattern.check, pattern.form, value)
 
 
-def _database(expressions: list[str], words: list[str]) -> hyperscan.Database:
+def _database(expressions: list[str], words: list[str], keep: Keep | None) -> hyperscan.Database:
     everything = expressions + [_word_expression(word) for word in words]
     flags = [hyperscan.HS_FLAG_SOM_LEFTMOST] * len(expressions) + [hyperscan.HS_FLAG_CASELESS] * len(words)
-    database = hyperscan.Database(mode=hyperscan.HS_MODE_BLOCK)
-    database.compile(
-        expressions=[expression.encode() for expression in everything],
-        ids=list(range(len(everything))),
-        elements=len(everything),
-        flags=flags,
-    )
-    return database
+    return database([expression.encode() for expression in everything], flags, keep)
 
 
 def _word_expression(word: str) -> str:

@@ -109,13 +109,17 @@ def invisible_message(text: str) -> View | None:
 # Folding.
 
 
+_NOT_ASCII = re.compile(r"[^\x00-\x7f]+")
+
+
 def _fold_piece(piece: str) -> str:
     if piece.isascii():
         return piece.lower()
     apart = unicodedata.normalize("NFKD", piece)
     if len(apart) > _SWELLING * len(piece):  # ligatures of whole phrases, by the thousand: nobody reads that
         apart = piece
-    return apart.translate(_table()).lower()
+    table = _table()  # ASCII stays what it is, as in a text that has nothing else
+    return _NOT_ASCII.sub(lambda run: run[0].translate(table), apart).lower()
 
 
 @functools.cache

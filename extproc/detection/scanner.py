@@ -17,6 +17,7 @@ from typing import NamedTuple
 from msgspec import Struct
 
 from extproc.detection.compiled import CompiledPatterns, Matches, Rule
+from extproc.detection.database import Keep
 from extproc.detection.patterns import REGIONS
 from extproc.detection.patterns.pattern import Form, Pattern
 from extproc.detection.spans import Span
@@ -63,16 +64,16 @@ class Candidate(NamedTuple):
 
 
 class PatternScanner:
-    """Finds what the selected patterns describe. Compiling takes about a second; scanning is thread-safe."""
+    """Finds what the selected patterns describe. Compiling takes seconds; scanning is thread-safe."""
 
     def __init__(self, compiled: CompiledPatterns, threshold: float) -> None:
         self._compiled = compiled
         self._threshold = threshold
 
     @classmethod
-    def compile(cls, selection: Selection) -> PatternScanner:
+    def compile(cls, selection: Selection, keep: Keep | None = None) -> PatternScanner:
         """Raises ValueError for an entity or region that no pattern has."""
-        return cls(CompiledPatterns(selected(selection)), selection.threshold)
+        return cls(CompiledPatterns(selected(selection), keep), selection.threshold)
 
     def scan(self, text: str) -> tuple[Span, ...]:
         stream = PatternStream(self)

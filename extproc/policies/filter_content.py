@@ -116,7 +116,7 @@ class FilterContent:
         if side.scanner is not None:
             if filtering.answer is None:
                 filtering.answer = self._redactor(ctx, side.scanner.open, filtering)
-            passed = filtering.answer.pass_on(events)
+            passed = await filtering.answer.pass_on(events)
         if side.topics:
             passed = await self._watch_topics(ctx, filtering, passed)
         cut = any(type(one) is Delta and one.finish_reason == FILTERED for one in passed)

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import enum
+import heapq
 from collections.abc import Sequence
+from operator import itemgetter
 from typing import Annotated, ClassVar
 
 import pydantic
@@ -19,8 +21,10 @@ from extproc.audit.record import Action
 from extproc.config.policy import PolicyMode, PolicySettings
 from extproc.detection import attacks
 from extproc.detection.attacks import Finding, Findings
+from extproc.detection.database import Keep
 from extproc.detection.guard_score import score_of
 from extproc.detection.normalise import fold
+from extproc.detection.standing_out import StandingOut, standing_out
 from extproc.dialects.interface import TextSegment
 from extproc.operation import Operation
 from extproc.policies.audited import Audited
@@ -97,7 +101,8 @@ class Guard:
     def __init__(self, settings: Settings, services: Services) -> None:
         self._settings = settings
         self._audited = Audited(self.name, settings, services)
-        self._rules = attacks.rules()
+        self._rules = attacks.rules(services.databases)
+        self._outstanding = standing_out(services.databases)
         self._thresholds = {
             Kind.USER: settings.threshold,
             Kind.SYSTEM: settings.threshold,
@@ -110,6 +115,12 @@ class Guard:
             ("family", "kind", "mode"),
         )
 
+    @classmethod
+    def prepare(cls, settings: Settings, keep: Keep | None) -> None:
+        """Compile its rules, which takes seconds."""
+        attacks.rules(keep)
+        standing_out(keep)
+
     async def on_request(self, ctx: RequestContext) -> Verdict:
         if ctx.operation not in _GENERATING:
             return CONTINUE
@@ -119,7 +130,7 @@ class Guard:
         else:
             judged = await asyncio.to_thread(self._search, segments)
         if self._settings.encoder and ctx.scan is not None and self._over(judged) is None:
-            await ask(ctx.scan, judged)
+            await ask(ctx.scan, judged, self._outstanding)
         return self._decide(ctx, judged)
 
     def _kind(self, segment: TextSegment) -> Kind | None:
@@ -154,22 +165,37 @@ class Guard:
         return Reject(_refusal(worst.kind))
 
 
-async def ask(scan: Scan, judged: Sequence[Judged]) -> None:
+async def ask(scan: Scan, judged: Sequence[Judged], outstanding: StandingOut) -> None:
     """Have the encoder read the texts, and what was disguised in them. Raises DependencyError."""
     excerpts = [[place.excerpt for place in one.findings.places if place.start is None] for one in judged]
-    for one, hidden in zip(judged, excerpts, strict=True):
+    texts = [_plain(one.text) for one in judged]
+    for one, text, hidden in zip(judged, texts, excerpts, strict=True):
+        scan.want(text)
         for place in one.findings.places:
             if place.start is not None and place.end is not None:
-                scan.want(_plain(one.text), Importance.SUSPICIOUS, (place.start, place.end))
+                scan.want(text, Importance.SUSPICIOUS, (place.start, place.end))
         for excerpt in hidden:
             scan.want(excerpt, Importance.SUSPICIOUS)
-    texts = [_plain(one.text) for one in judged]
+    await _want_outstanding(scan, texts, outstanding)
     results = iter(await scan.results([*texts, *(excerpt for hidden in excerpts for excerpt in hidden)]))
     for one in judged:
         one.injection = next(results).injection
     for one, hidden in zip(judged, excerpts, strict=True):
         heard = [one.injection, *(next(results).injection for _ in hidden)]
         one.injection = max((told for told in heard if told is not None), default=None)
+
+
+async def _want_outstanding(scan: Scan, texts: Sequence[str], outstanding: StandingOut) -> None:
+    """Where the budget is less than the texts: what stands out of them goes before what is next in line."""
+    waiting = [(text, start, end) for text in dict.fromkeys(texts) for start, end in scan.waiting(text)]
+    if not 0 < scan.left < len(waiting):
+        return
+    stretches = [text[start:end] for text, start, end in waiting]
+    weights = await asyncio.to_thread(outstanding.weigh, stretches)
+    for weight, (text, start, end) in heapq.nlargest(scan.left, zip(weights, waiting, strict=True), key=itemgetter(0)):
+        if weight > 0:
+            middle = (start + end) // 2  # no other window has it
+            scan.want(text, Importance.STANDING_OUT, (middle, middle + 1), weight)
 
 
 def _plain(text: str) -> str:

@@ -19,11 +19,13 @@ from extproc.caching import AnswerStore, SemanticIndex
 from extproc.clock import Clock
 from extproc.config.identities import Identities
 from extproc.config.policy import PolicySettings
+from extproc.detection.database import Keep
 from extproc.dialects.answer import AnswerEvent
 from extproc.dialects.feedback import Feedback
 from extproc.dialects.interface import TokenTotals
 from extproc.inference.interface import Encoder, PairVerifier
 from extproc.limits import Limiter
+from extproc.model_mesh import AlwaysThere, ModelUses
 from extproc.policies.context import RequestContext
 from extproc.principal import Principal
 from extproc.rejection import Rejection
@@ -166,8 +168,9 @@ class Services:
     """What policies may ask for. Another dependency is one more field here, filled in `app`.
 
     `encoder` is None unless a policy that is on says `uses_encoder`, `verifier` unless one says `uses_verifier`.
-    `answers` is where the caches keep answers, `neighbours` where they find them by their questions, and
-    `answers_version` stands for all settings of policies that can change an answer.
+    `databases` keeps compiled patterns from one start to the next. `answers` is where the caches keep answers,
+    `neighbours` where they find them by their questions, and `answers_version` stands for all settings of policies that
+    can change an answer.
     """
 
     catalog: Catalog
@@ -186,6 +189,8 @@ class Services:
     clock: Clock = field(default_factory=Clock)
     pressure: Pressure = field(default_factory=Calm)
     admissions: Admissions = field(default_factory=OpenDoor)
+    model_uses: ModelUses = field(default_factory=AlwaysThere)
     tracer: Tracer = field(default_factory=NoTracer)
     experiments: Changes = field(default_factory=NoChanges)
     endpoints: EndpointBook = field(default_factory=EndpointBook)
+    databases: Keep | None = None

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 from pydantic import SecretStr
 
 from extproc.config.policy import FailureMode, PolicyMode, PolicySettings
+from extproc.detection.database import Keep
 from extproc.dialects.answer import AnswerEvent
 from extproc.dialects.feedback import Feedback
 from extproc.errors import DependencyError
@@ -46,6 +47,7 @@ from extproc.policies.interface import (
 )
 from extproc.policies.limit import LimitRequests
 from extproc.policies.list_models import ListModels
+from extproc.policies.load_model import LoadModel
 from extproc.policies.redact import Redact
 from extproc.policies.require_audit import RequireAudit
 from extproc.policies.route import Route
@@ -75,6 +77,7 @@ ON_REQUEST: tuple[type[RequestPolicy], ...] = (
     SemanticCache,
     LimitRequests,
     Admit,
+    LoadModel,
     KeepToEndpoint,
     ChooseEndpoint,
     Account,
@@ -99,6 +102,7 @@ ON_CLOSE: tuple[type[ClosePolicy], ...] = (
     ChooseEndpoint,
     LimitRequests,
     Admit,
+    LoadModel,
     Redact,
     FilterContent,
     Cache,
@@ -312,15 +316,15 @@ def _acts(own: PolicySettings) -> bool:
     return own.mode is not PolicyMode.OFF
 
 
-def prepare(settings: Mapping[str, PolicySettings]) -> None:
+def prepare(settings: Mapping[str, PolicySettings], keep: Keep | None) -> None:
     """Make what takes a policy long to make, so that `build` finds it made. For a thread beside the event loop.
 
-    Such a policy has a class method `prepare(settings)`, which makes it and keeps it.
+    Such a policy has a class method `prepare(settings, keep)`, which makes it and keeps it.
     """
     for name, own in _with_defaults(settings).items():
         make = getattr(POLICIES[name], "prepare", None)
         if make is not None and own.mode is not PolicyMode.OFF:
-            make(own)
+            make(own, keep)
 
 
 def build(settings: Mapping[str, PolicySettings], services: Services) -> Pipeline:
@@ -333,6 +337,8 @@ def build(settings: Mapping[str, PolicySettings], services: Services) -> Pipelin
         del chosen[KeepToEndpoint.name]
     if not services.endpoints:
         del chosen[ChooseEndpoint.name]
+    if not any(pool.on_demand for pool in services.catalog.pools.values()):
+        del chosen[LoadModel.name]
     policies = {name: POLICIES[name](own, services) for name, own in chosen.items() if own.mode is not PolicyMode.OFF}
 
     def phase(listed: Sequence[type[Policy]], method: str) -> tuple[Step, ...]:

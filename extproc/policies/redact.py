@@ -1,9 +1,9 @@
 """Personal data, in both directions: what is found in a request before it goes to a model, and in the answer as it
 passes.
 
-In requests patterns look at every text and, if it is so configured, the encoder for names; in answers, patterns only:
-names would have to wait for whole sentences. An answer's placeholders are turned back, whatever is looked for.
-Must not know: any wire format.
+Patterns look at every text and, if it is so configured, the encoder for names: in requests, in whole answers, and in
+streams where it may cost them their first sentence's time. An answer's placeholders are turned back, whatever is looked
+for. Must not know: any wire format.
 """
 
 from __future__ import annotations
@@ -16,7 +16,9 @@ from typing import ClassVar
 
 from extproc.audit.record import Action as AuditAction
 from extproc.config.policy import FailureMode, PolicyMode, PolicySettings
+from extproc.detection.database import Keep
 from extproc.detection.patterns import REGIONS
+from extproc.detection.placeholders import outside_placeholders
 from extproc.detection.replacement import Action
 from extproc.detection.scanner import NOT_PERSONAL, PatternScanner, Selection
 from extproc.dialects.answer import AnswerEvent, Done
@@ -27,8 +29,9 @@ from extproc.policies.context import RequestContext
 from extproc.policies.interface import CONTINUE, Reject, Services, Termination, Verdict
 from extproc.policies.redact_answers import AnswerRedactor, Channel
 from extproc.policies.redact_exchange import Direction, Redaction, Rules
+from extproc.policies.redact_names import AnswerNames, NameSearch
 from extproc.policies.redact_requests import Reading
-from extproc.policies.redact_settings import EVERYWHERE, Settings, UnreadAction
+from extproc.policies.redact_settings import EVERYWHERE, NAMES, Settings, UnreadAction
 from extproc.rejection import content_filtered, invalid_request
 
 BLOCKED = "pii_blocked"
@@ -50,8 +53,9 @@ class Redact:
         self._settings = settings
         self._enforced = settings.mode is PolicyMode.ENFORCE
         self._metrics = services.metrics
+        self._encoder = services.encoder
         self._audited = Audited(self.name, settings, services)
-        self._scanner = _scanner(selection(settings))
+        self._scanner = _scanner(selection(settings), services.databases)
         self._requests = Rules(settings.requests.action, settings.requests.actions)
         self._answers = Rules(settings.responses.action, settings.responses.actions)
         self._found = services.metrics.counter(
@@ -61,14 +65,14 @@ class Redact:
         )
         self._partly_read = services.metrics.counter(
             "extproc_pii_partly_read_total",
-            "Requests of which the encoder had no budget to read all; patterns looked at everything.",
-            ("mode",),
+            "Requests and answers of which the encoder had no budget to read all; patterns looked at everything.",
+            ("direction", "mode"),
         )
 
     @classmethod
-    def prepare(cls, settings: Settings) -> None:
+    def prepare(cls, settings: Settings, keep: Keep | None) -> None:
         """Compile its patterns, which takes seconds."""
-        _scanner(selection(settings))
+        _scanner(selection(settings), keep)
 
     async def on_request(self, ctx: RequestContext) -> Verdict:
         refusal = self._unread(ctx)
@@ -104,7 +108,7 @@ class Redact:
             if not (self._answers.anything or redaction.pseudonyms):
                 return events
             redactor = redaction.answer = self._redactor(ctx, redaction)
-        passed = redactor.pass_on(events)
+        passed = await redactor.pass_on(events)
         if redactor.cut and self._enforced and passed and type(passed[-1]) is Done and not ctx.reason:
             ctx.reason = BLOCKED
         return passed
@@ -112,6 +116,8 @@ class Redact:
     async def on_close(self, ctx: RequestContext, termination: Termination) -> None:
         if ctx.redaction is None:
             return
+        if ctx.redaction.names is not None and ctx.redaction.names.partly_read:
+            self._partly_read.labels(Direction.RESPONSE, self._settings.mode).inc()
         blocked: Counter[str] = Counter()
         replaced: Counter[str] = Counter()
         for done, count in ctx.redaction.counts.items():
@@ -146,16 +152,21 @@ class Redact:
                 raise DependencyError("encoder", "the policy `scan` is off")
             scanned = await ctx.scan.results([reading.text for reading in readings])
         except DependencyError as error:
-            if self._settings.on_failure is FailureMode.CLOSED:
-                raise
-            ctx.degraded.add(self.name)
-            self._metrics.dependency_failed(self.name, error.dependency)
+            self._lost_encoder(ctx, error)
             return
         least = self._settings.minimum_confidence
         for reading, one in zip(readings, scanned, strict=True):
-            reading.add(self._requests.acted([span for span in one.spans() if span.confidence >= least]))
+            names = self._requests.acted([span for span in one.spans() if span.confidence >= least])
+            reading.add(outside_placeholders(reading.text, names))
         if not all(one.complete for one in scanned):
-            self._partly_read.labels(self._settings.mode).inc()
+            self._partly_read.labels(Direction.REQUEST, self._settings.mode).inc()
+
+    def _lost_encoder(self, ctx: RequestContext, error: DependencyError) -> None:
+        """Patterns go on alone, or it is raised again."""
+        if self._settings.on_failure is FailureMode.CLOSED:
+            raise error
+        ctx.degraded.add(self.name)
+        self._metrics.dependency_failed(self.name, error.dependency)
 
     def _blocked(self, readings: Sequence[Reading], redaction: Redaction) -> list[str]:
         """The kinds of what must not pass."""
@@ -170,14 +181,30 @@ class Redact:
     def _redactor(self, ctx: RequestContext, redaction: Redaction) -> AnswerRedactor:
         open_stream = self._scanner.open if self._answers.anything else None
         replace = redaction.replacer(self._answers, Direction.RESPONSE)
+        search = self._name_search(stream=ctx.request.stream)
+        if search is not None:
+            redaction.names = AnswerNames(search, functools.partial(self._lost_encoder, ctx))
 
         def channel(json: bool) -> Channel:
-            return Channel(open_stream, self._answers, replace, redaction.pseudonyms, json=json)
+            names = None if redaction.names is None else redaction.names.open()
+            return Channel(open_stream, self._answers, replace, redaction.pseudonyms, json=json, names=names)
 
         def blocked(entity: str) -> None:
             redaction.note(Direction.RESPONSE, entity, Action.BLOCK)
 
         return AnswerRedactor(channel, blocked, ctx.request.choices, stream=ctx.request.stream)
+
+    def _name_search(self, *, stream: bool) -> NameSearch | None:
+        """None where answers are not searched for names."""
+        names = self._settings.responses.names
+        if not self._settings.names or self._encoder is None or (stream and not names.streams):
+            return None
+        if all(self._answers.action(entity) is Action.ALLOW for entity in NAMES):
+            return None
+        least = self._settings.minimum_confidence
+        return NameSearch(
+            self._encoder, self._answers, least, names.piece_chars, names.budget_windows, names.deadline_s
+        )
 
 
 def selection(settings: Settings) -> Selection:
@@ -191,6 +218,6 @@ def selection(settings: Settings) -> Selection:
 
 
 @functools.lru_cache(maxsize=4)
-def _scanner(selection: Selection) -> PatternScanner:
+def _scanner(selection: Selection, keep: Keep | None) -> PatternScanner:
     """Compiled once: a reload that changes nothing here costs nothing."""
-    return PatternScanner.compile(selection)
+    return PatternScanner.compile(selection, keep)

@@ -18,6 +18,7 @@ from extproc.detection.spans import Span
 from extproc.detection.stream import Segment, TextStream
 from extproc.dialects.answer import AnswerEvent, Delta, Done, Failed
 from extproc.policies.redact_exchange import Rules
+from extproc.policies.redact_names import TextNames
 
 FILTERED = "content_filter"
 """The finish reason of a choice that was ended."""
@@ -29,7 +30,18 @@ _Speaker = str | int  # one of the three, or the index of a tool call
 class Channel:
     """One text. What was released reads the same however the text was cut."""
 
-    __slots__ = ("_open", "_queue", "_reader", "_replace", "_restorer", "_rules", "_stream", "blocked", "touched")
+    __slots__ = (
+        "_names",
+        "_open",
+        "_queue",
+        "_reader",
+        "_replace",
+        "_restorer",
+        "_rules",
+        "_stream",
+        "blocked",
+        "touched",
+    )
 
     def __init__(
         self,
@@ -39,7 +51,9 @@ class Channel:
         pseudonyms: Pseudonyms | None,
         *,
         json: bool,
+        names: TextNames | None = None,
     ) -> None:
+        self._names = names
         self._open = open_stream
         self._stream: TextStream | None = None
         self._rules = rules
@@ -50,39 +64,45 @@ class Channel:
         self.blocked: str | None = None
         self.touched = False
 
-    def feed(self, piece: str) -> str:
-        """What may be released after this piece."""
+    async def feed(self, piece: str) -> str:
+        """What may be released after this piece. Waits only where names are looked for; then raises what that does."""
         if self._queue is None:
-            return self._scan(piece)
+            return await self._scan(piece)
         runs = [Run(piece, piece)] if self._reader is None else self._reader.feed(piece)
-        return self._pass(runs if self._restorer is None else self._restorer.feed(runs))
+        return await self._pass(runs if self._restorer is None else self._restorer.feed(runs))
 
-    def flush(self) -> str:
+    async def flush(self) -> str:
         """Everything that is still held. What comes after it is looked at by itself."""
         written = ""
         if self._queue is not None:
             runs = [] if self._reader is None else self._reader.finish()
             if self._restorer is not None:
                 runs = [*self._restorer.feed(runs), *self._restorer.finish()]
-            written = self._pass(runs)
+            written = await self._pass(runs)
         if self._stream is None:
             return written
         stream, self._stream = self._stream, None
-        return written + self._write(stream.close())
+        segments: Sequence[Segment] = stream.close()
+        if self._names is not None:
+            segments = await self._names.finish(segments)
+        return written + self._write(segments)
 
-    def _pass(self, runs: Sequence[Run]) -> str:
+    async def _pass(self, runs: Sequence[Run]) -> str:
         assert self._queue is not None, "texts without runs are scanned as they are"
         self.touched = self.touched or (self._restorer is not None and self._restorer.restored > 0)
         if self._open is None:
             return "".join([run.raw for run in runs])
         self._queue.put(runs)
-        return self._scan("".join([run.text for run in runs]))
+        return await self._scan("".join([run.text for run in runs]))
 
-    def _scan(self, text: str) -> str:
+    async def _scan(self, text: str) -> str:
         if self._stream is None:
             assert self._open is not None, "there is something to look for, or runs to restore"
             self._stream = self._open()
-        return self._write(self._stream.feed(text))
+        segments: Sequence[Segment] = self._stream.feed(text)
+        if self._names is not None:
+            segments = await self._names.add(segments)
+        return self._write(segments)
 
     def _write(self, segments: Sequence[Segment]) -> str:
         return "".join([self._written(segment.text, self._rules.acted(segment.spans)) for segment in segments])
@@ -172,23 +192,23 @@ class AnswerRedactor:
         self._choices: dict[int, _Choice] = {}
         self.cut = False
 
-    def pass_on(self, events: Sequence[AnswerEvent]) -> list[AnswerEvent]:
+    async def pass_on(self, events: Sequence[AnswerEvent]) -> list[AnswerEvent]:
         """What may go to the client now."""
         passed: list[AnswerEvent] = []
         for event in events:
             if type(event) is Delta:
-                self._delta(event, passed)
+                await self._delta(event, passed)
                 continue
             if type(event) is Done or type(event) is Failed:
-                self._flush(passed)
-            passed.append(self._failure(event) if type(event) is Failed else event)
+                await self._flush(passed)
+            passed.append(await self._failure(event) if type(event) is Failed else event)
             if type(event) is Done:
                 return passed
         if self.cut and self._stream and sum(one.finished for one in self._choices.values()) >= self._expected:
             passed.append(Done())  # the upstream has nothing more to say that anybody will hear
         return passed
 
-    def _delta(self, delta: Delta, passed: list[AnswerEvent]) -> None:
+    async def _delta(self, delta: Delta, passed: list[AnswerEvent]) -> None:
         choice = self._choices.get(delta.index)
         if choice is None:
             choice = self._choices[delta.index] = _Choice()
@@ -196,40 +216,40 @@ class AnswerRedactor:
             return
         piece = _Piece()
         if delta.reasoning:
-            self._say(choice, piece, _REASONING, delta.reasoning)
+            await self._say(choice, piece, _REASONING, delta.reasoning)
         if delta.text:
-            self._say(choice, piece, _TEXT, delta.text)
+            await self._say(choice, piece, _TEXT, delta.text)
         if delta.refusal:
-            self._say(choice, piece, _REFUSAL, delta.refusal)
+            await self._say(choice, piece, _REFUSAL, delta.refusal)
         if delta.tool_calls:
-            self._call(choice, piece, delta.tool_calls)
+            await self._call(choice, piece, delta.tool_calls)
         if delta.finish_reason is not None:
             choice.finished = True
-            _flush(choice, piece)
+            await _flush(choice, piece)
         finish_reason = FILTERED if self._cuts(choice) else delta.finish_reason
         if piece or delta.role is not None or finish_reason is not None:
             # Written anew though nothing may have changed: its bytes may hold what isn't read here.
             logprobs = None if self._stream or choice.touched else delta.logprobs
             passed.append(piece.delta(delta.index, delta.role, logprobs, finish_reason))
 
-    def _say(self, choice: _Choice, piece: _Piece, speaker: _Speaker, text: str) -> None:
+    async def _say(self, choice: _Choice, piece: _Piece, speaker: _Speaker, text: str) -> None:
         if choice.speaker != speaker:
             if choice.speaker is not None:
-                piece.say(choice.speaker, choice.channels[choice.speaker].flush())
+                piece.say(choice.speaker, await choice.channels[choice.speaker].flush())
             choice.speaker = speaker
         channel = choice.channels.get(speaker)
         if channel is None:
             channel = choice.channels[speaker] = self._channel(isinstance(speaker, int))
-        piece.say(speaker, channel.feed(text))
+        piece.say(speaker, await channel.feed(text))
 
-    def _call(self, choice: _Choice, piece: _Piece, fragments: Sequence[dict[str, Any]]) -> None:
+    async def _call(self, choice: _Choice, piece: _Piece, fragments: Sequence[dict[str, Any]]) -> None:
         for position, fragment in enumerate(fragments):
             index = fragment.get("index", position)
             if not isinstance(index, int):
                 continue
             function = fragment.get("function") or {}
             piece.introduce(index, fragment, function.get("name"))
-            self._say(choice, piece, index, str(function.get("arguments") or ""))
+            await self._say(choice, piece, index, str(function.get("arguments") or ""))
 
     def _cuts(self, choice: _Choice) -> bool:
         """A find has just ended this choice."""
@@ -240,24 +260,24 @@ class AnswerRedactor:
         self._blocked(entity)
         return True
 
-    def _flush(self, passed: list[AnswerEvent]) -> None:
+    async def _flush(self, passed: list[AnswerEvent]) -> None:
         """The answer ends: what is held of choices that never finished goes first."""
         for index, choice in self._choices.items():
             if choice.cut:
                 continue
             piece = _Piece()
-            _flush(choice, piece)
+            await _flush(choice, piece)
             finish_reason = FILTERED if self._cuts(choice) else None
             if piece or finish_reason is not None:
                 passed.append(piece.delta(index, None, None, finish_reason))
 
-    def _failure(self, failure: Failed) -> Failed:
+    async def _failure(self, failure: Failed) -> Failed:
         """A model server may repeat in its complaint what it was sent."""
         channel = self._channel(False)
-        message = channel.feed(failure.rejection.message) + channel.flush()
+        message = await channel.feed(failure.rejection.message) + await channel.flush()
         return Failed(dataclasses.replace(failure.rejection, message=message))
 
 
-def _flush(choice: _Choice, piece: _Piece) -> None:
+async def _flush(choice: _Choice, piece: _Piece) -> None:
     for speaker, channel in choice.channels.items():
-        piece.say(speaker, channel.flush())
+        piece.say(speaker, await channel.flush())

@@ -20,6 +20,7 @@ from extproc.detection.spans import Span
 
 if TYPE_CHECKING:
     from extproc.policies.redact_answers import AnswerRedactor
+    from extproc.policies.redact_names import AnswerNames
 
 
 class Direction(enum.StrEnum):
@@ -60,7 +61,7 @@ class Rules:
 class Redaction:
     """One exchange's. `acts` False: it is only looked at."""
 
-    __slots__ = ("_acts", "_secret", "_team", "answer", "counts", "pseudonyms")
+    __slots__ = ("_acts", "_secret", "_team", "answer", "counts", "names", "pseudonyms")
 
     def __init__(self, team: str, secret: bytes | None, *, acts: bool = True) -> None:
         self._team = team
@@ -69,6 +70,7 @@ class Redaction:
         self.pseudonyms: Pseudonyms | None = None
         self.counts: Counter[Done] = Counter()
         self.answer: AnswerRedactor | None = None
+        self.names: AnswerNames | None = None
 
     def replacer(self, rules: Rules, direction: Direction, texts: Sequence[str] = ()) -> Callable[[str, str], str]:
         """Gives what takes the place of a find, and keeps count. No placeholder will be in any of `texts`."""

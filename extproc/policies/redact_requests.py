@@ -11,7 +11,7 @@ from msgspec.structs import replace as changed
 
 from extproc.detection.replacement import replaced
 from extproc.detection.runs import JsonReader, Replace, Run, RunQueue, write
-from extproc.detection.spans import Span
+from extproc.detection.spans import Span, merged
 from extproc.dialects.interface import Notation, TextSegment
 
 
@@ -35,7 +35,7 @@ class Reading:
         if not self.spans:
             self.spans = spans
         elif spans:
-            self.spans = _merged(self.spans, spans)
+            self.spans = merged(self.spans, spans)
 
     def replaced(self, replace: Replace) -> TextSegment:
         """The segment without what was found."""
@@ -44,23 +44,6 @@ class Reading:
         if self.segment.notation is Notation.NAME:
             return changed(self.segment, text=replaced(self.text, self.spans, _as_name(replace)))
         return changed(self.segment, text=replaced(self.text, self.spans, replace))
-
-
-def _merged(kept: Sequence[Span], more: Sequence[Span]) -> Sequence[Span]:
-    """Both, in order; `more` only where `kept` has nothing."""
-    merged: list[Span] = []
-    waiting = iter(kept)
-    following = next(waiting, None)
-    for span in more:
-        while following is not None and following.end <= span.start:
-            merged.append(following)
-            following = next(waiting, None)
-        if following is None or span.end <= following.start:
-            merged.append(span)
-    if following is not None:
-        merged.append(following)
-    merged.extend(waiting)
-    return merged
 
 
 def _as_name(replace: Replace) -> Replace:

@@ -12,7 +12,7 @@ from typing import Annotated
 import pydantic
 
 from extproc.config.policy import PolicyMode, PolicySettings
-from extproc.config.section import Section
+from extproc.config.section import Seconds, Section
 from extproc.detection.patterns import REGIONS
 from extproc.detection.replacement import Action
 
@@ -63,6 +63,22 @@ class RequestRules(Section):
     """Images, audio, files and tensors of bytes, which are not read: `refuse` (400) or `allow`."""
 
 
+class AnswerNames(Section):
+    """How names are looked for in answers: sentence by sentence, with short ones put together."""
+
+    streams: bool = False
+    """In streams too. They then come by sentences, each after the encoder has read it."""
+
+    piece_chars: Annotated[int, pydantic.Field(ge=64, le=480)] = 320
+    """Of a longer sentence, so much is read and released at once: what a stream holds back at most for its names."""
+
+    budget_windows: Annotated[int, pydantic.Field(ge=1, le=4096)] = 64
+    """Most windows (a piece is one, or two of other scripts) that the encoder reads of a text; patterns read it all."""
+
+    deadline_s: Seconds = 1.0
+    """Eight windows that are not read after so long have failed, and `on_failure` says what follows."""
+
+
 class AnswerRules(Section):
     """What becomes of finds on their way to the client."""
 
@@ -72,6 +88,9 @@ class AnswerRules(Section):
 
     actions: Mapping[Entity, AnswerAction] = {}
     """For single entities, by name."""
+
+    names: AnswerNames = AnswerNames()
+    """How names are looked for, where `redact.names` says that they are."""
 
 
 class Settings(PolicySettings):
@@ -93,8 +112,9 @@ class Settings(PolicySettings):
     """Finds that are less certain than this are left as they are."""
 
     names: bool = False
-    """Find also people, places and organisations, by the encoder, in requests. While the encoder is lost, `on_failure`
-    says whether a request is refused (`closed`) or only patterns are looked for (`open`)."""
+    """Find also people, places, organisations and addresses, by the encoder: in requests, in whole answers, and in
+    streams where `responses.names.streams` says so. While the encoder is lost, `on_failure` says whether a request is
+    refused and an answer ended (`closed`), or only patterns are looked for (`open`)."""
 
     hash_secret: pydantic.SecretStr | None = None
     """The secret of `hash`, 16 to 64 bytes. Who knows it can find out what a hash stands for."""

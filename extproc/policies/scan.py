@@ -35,9 +35,10 @@ class Importance(enum.IntEnum):
     """What is encoded first where the budget is less than everything."""
 
     SUSPICIOUS = 0
-    LAST_USER_TURN = 1
-    TOOL_RESULT = 2
-    REST = 3
+    STANDING_OUT = 1
+    LAST_USER_TURN = 2
+    TOOL_RESULT = 3
+    REST = 4
 
 
 class Window(Struct, frozen=True):
@@ -90,6 +91,7 @@ class _Part(Struct, eq=False):
     end: int
     spread: int
     importance: Importance = Importance.REST
+    worth: float = 0.0
     chunk: asyncio.Task[Sequence[Encoding]] | None = None
     index: int = 0
 
@@ -106,9 +108,16 @@ class Scan:
         self._chunks: list[asyncio.Task[Sequence[Encoding]]] = []
         self._done = 0
 
-    def want(self, text: str, importance: Importance = Importance.REST, within: tuple[int, int] | None = None) -> None:
+    def want(
+        self,
+        text: str,
+        importance: Importance = Importance.REST,
+        within: tuple[int, int] | None = None,
+        worth: float = 0.0,
+    ) -> None:
         """This text will be asked for. What overlaps `within` (code points; None: all of it) becomes as important as
-        that, unless it is more so already; what is begun is begun."""
+        that, unless it is more so already; what is begun is begun. Of what is as important, that of most `worth` goes
+        first."""
         parts = self._parts.get(text)
         if parts is None:
             ranges = self._encoder.windows(text)
@@ -120,6 +129,16 @@ class Scan:
         for part in parts:
             if part.start < end and start < part.end:
                 part.importance = min(part.importance, importance)
+                part.worth = max(part.worth, worth)
+
+    @property
+    def left(self) -> int:
+        """How many windows the budget still has room for."""
+        return self._left
+
+    def waiting(self, text: str) -> Sequence[tuple[int, int]]:
+        """The windows of a wanted text that the encoder has not been given."""
+        return [(part.start, part.end) for part in self._parts[text] if part.chunk is None]
 
     def begin(self) -> None:
         """Start on what is wanted so far. Where the budget is less than that, half of it is kept until a policy asks
@@ -156,7 +175,7 @@ class Scan:
         if windows <= 0:
             return
         waiting = [part for parts in self._parts.values() for part in parts if part.chunk is None]
-        chosen = heapq.nsmallest(windows, waiting, key=lambda part: (part.importance, part.spread))
+        chosen = heapq.nsmallest(windows, waiting, key=lambda part: (part.importance, -part.worth, part.spread))
         self._left -= len(chosen)
         self._done += len(chosen)
         for first in range(0, len(chosen), _CHUNK_WINDOWS):

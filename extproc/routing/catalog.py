@@ -11,9 +11,11 @@ from extproc.config.models import Model as ModelConfig
 from extproc.config.pools import DialectName
 from extproc.dialects.interface import PoolDialect, UpstreamModel
 from extproc.dialects.registry import pool_dialect
+from extproc.model_mesh import MeshModel
 from extproc.operation import Operation
 from extproc.routing.affinity import Affinity, affinity
 from extproc.routing.experiments import Experiment, experiment_of
+from extproc.routing.model_meshes import mesh_model
 from extproc.tokenization import ModelTokenizer
 
 _EARLIER_LIMIT = 16
@@ -31,6 +33,8 @@ class Pool:
     """A chat has to be rendered for it."""
     affinity: Affinity | None = None
     """Makes the keys of its requests, if it is balanced by keys."""
+    on_demand: MeshModel | None = None
+    """Its model, if that is loaded when a request needs it."""
 
     @property
     def version(self) -> tuple[str, str]:
@@ -105,6 +109,7 @@ def build(config: GatewayConfig, before: Catalog | None = None) -> Catalog:
             pool.model,
             takes_one_text=pool.dialect is DialectName.TRITON_GENERATE,
             affinity=affinity(pool.hashing, config.keys.secret),
+            on_demand=mesh_model(name, config),
         )
         for name, pool in config.pools.items()
     }

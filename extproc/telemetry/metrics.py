@@ -18,6 +18,7 @@ from extproc.telemetry.encoder_metrics import EncoderMetrics
 from extproc.telemetry.endpoint_metrics import EndpointMetrics
 from extproc.telemetry.exchange_metrics import ExchangeMetrics
 from extproc.telemetry.exemplars import Exemplars
+from extproc.telemetry.model_mesh_metrics import ModelMeshMetrics
 from extproc.telemetry.routing_metrics import RoutingMetrics
 from extproc.telemetry.values import QuickHistogram, share_values
 
@@ -78,6 +79,7 @@ class Metrics:
         self.admission = AdmissionMetrics(registry)
         self.endpoints = EndpointMetrics(registry)
         self.routing = RoutingMetrics(registry)
+        self.model_mesh = ModelMeshMetrics(registry)
         self.exchanges = ExchangeMetrics(registry, self.routing, Exemplars(os.environ.get(RUN_DIR)))
 
     def histogram(self, name: str, text: str, buckets: tuple[float, ...], labels: tuple[str, ...] = ()) -> Histogram:

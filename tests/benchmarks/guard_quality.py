@@ -22,10 +22,11 @@ from extproc.clock import Clock
 from extproc.config.encoder import Encoder as EncoderSettings
 from extproc.detection import attacks
 from extproc.detection.guard_score import score_of
+from extproc.detection.standing_out import standing_out
 from extproc.inference.opening import RunningEncoder, open_encoder
 from extproc.policies.guard import Judged, Settings, ask
 from extproc.policies.guard_result import Kind
-from extproc.policies.scan import Scan
+from extproc.policies.scan import Importance, Scan
 from extproc.policies.scan_texts import Settings as ScanSettings
 from extproc.telemetry.metrics import Metrics
 from tests.helpers.guard_sets import HIDING, Prompt, own, sample
@@ -88,6 +89,7 @@ class WithEncoder:
 
     def __init__(self, runner: asyncio.Runner) -> None:
         self._runner = runner
+        attacks.rules()  # compiled before the first prompt's time runs
         encoder = runner.run(self._open())
         assert encoder is not None
         self._encoder = encoder
@@ -100,8 +102,11 @@ class WithEncoder:
 
     async def _score(self, text: str) -> float:
         scan = Scan(self._encoder, ScanSettings().budget_windows, 60.0, Clock())
+        scan.want(text, Importance.LAST_USER_TURN)
+        scan.begin()
         judged = Judged(Kind.USER, text, attacks.rules().search(text))
-        await ask(scan, [judged])
+        await ask(scan, [judged], standing_out())
+        scan.close()
         return judged.score
 
 
@@ -110,6 +115,7 @@ def main() -> None:
     parser.add_argument("--encoder", action="store_true")
     parser.add_argument("--fit", action="store_true")
     parser.add_argument("--kinds", action="store_true")
+    parser.add_argument("--only", choices=HIDING, help="the other half, hidden in this way")
     options = parser.parse_args()
     ours = own()
     if options.fit:
@@ -123,6 +129,11 @@ def main() -> None:
     print("| set | attacks / benign | AUC | recall at 1 % FPR | caught at 0.5 | flagged wrongly at 0.5 |")
     print("|---|---|---|---|---|---|")
     measured = [one for one in ours if not one.development]
+    if options.only:
+        hide = HIDING[options.only]
+        hidden = [Prompt(hide(one.text), one.attack, one.kind) for one in measured]
+        report(f"our own, the other half, {options.only}", hidden, score, threshold)
+        return
     report("our own, development half", [one for one in ours if one.development], score, threshold)
     report("our own, the other half", measured, score, threshold)
     try:

@@ -19,6 +19,7 @@ from extproc.dialects.registry import pool_dialect
 from extproc.policies.redact_answers import AnswerRedactor, Channel
 from extproc.policies.redact_exchange import Direction, Redaction, Rules
 from extproc.policies.redact_requests import Reading
+from tests.helpers.redacting import at_once
 
 HEAD = RequestHead("POST", "/v1/chat/completions", {})
 PLAIN = (
@@ -75,7 +76,7 @@ def issued() -> Pseudonyms:
 def run(scanner: PatternScanner, events: Sequence[AnswerEvent], pseudonyms: Pseudonyms | None = None) -> None:
     pass_on = redactor(scanner, pseudonyms).pass_on
     for event in events:
-        pass_on([event])
+        at_once(pass_on([event]))
 
 
 def through(scanner: PatternScanner | None, chunks: Sequence[bytes]) -> int:
@@ -88,7 +89,7 @@ def through(scanner: PatternScanner | None, chunks: Sequence[bytes]) -> int:
     size = 0
     for chunk in chunks:
         events: Sequence[AnswerEvent] = decoder.feed(chunk)
-        size += len(encoder.encode(events if own is None else own.pass_on(events)))
+        size += len(encoder.encode(events if own is None else at_once(own.pass_on(events))))
     return size
 
 

@@ -13,22 +13,12 @@ import pytest
 from extproc.config.tier import Tier
 from extproc.stack.stack import TRITON_A, Stack
 from tests.helpers.beside import GatewayBeside
+from tests.helpers.layers import BESIDE, layered
 from tests.helpers.limited import Answer
 from tests.helpers.processes import wait_until
 from tests.helpers.usage import Scrape, log_lines
 
 CONFIG = """
-gateway:
-  listen: 127.0.0.1:${EXTPROC_PORT}
-  admin: 127.0.0.1:${EXTPROC_ENVOY_ADMIN_PORT}
-service:
-  listen: unix:${EXTPROC_RUN_DIR}/extproc.sock
-  workers: ${EXTPROC_WORKERS}
-  admin: 127.0.0.1:${EXTPROC_ADMIN_PORT}
-  notice_s: 0
-  drain_timeout_s: 5
-redis: {url: "${REDIS_URL}"}
-keys: {hash_secret: "${EXTPROC_KEY_SECRET}"}
 polling: {interval_s: 0.2, stale_after_s: 1}
 models:
   demo-llm:
@@ -60,7 +50,7 @@ pytestmark = pytest.mark.stack
 
 @pytest.fixture
 def gateway(stack: Stack, tmp_path: pathlib.Path) -> Iterator[GatewayBeside]:
-    beside = GatewayBeside(stack, tmp_path, CONFIG, workers=2)
+    beside = GatewayBeside(stack, tmp_path, layered(BESIDE, CONFIG), workers=2)
     yield beside
     beside.close()
 

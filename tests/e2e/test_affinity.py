@@ -23,8 +23,6 @@ from tests.helpers.processes import wait_until
 from tests.helpers.scripted_upstream import Call, Script, ScriptedUpstream, answers, whole
 from tests.helpers.services import SECRET, ServedGateway, Upstreams, served
 
-pytestmark = pytest.mark.xdist_group("affinity")
-
 CHAT = "/v1/chat/completions"
 ENDPOINTS = 5
 SESSIONS = [f"session-{number}" for number in range(200)]
@@ -210,7 +208,7 @@ def held_at_once(world: World, model: str, session: str, count: int) -> list[str
     with world.scripted(hold), ThreadPoolExecutor(count) as threads:
         for sent in range(count):
             threads.submit(world.chat, model, "Hello!", headers={"x-session": session})
-            if not wait_until(functools.partial(has, taken, sent + 1)):
+            if not wait_until(functools.partial(has, taken, sent + 1), 10.0):
                 break
         release.set()
     return taken

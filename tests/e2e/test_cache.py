@@ -28,7 +28,7 @@ def streamed_or_whole(pieces: list[str], usage: tuple[int, int] = (9, 4)) -> Scr
     """The same answer, as it is asked for."""
 
     def script(call: Any) -> None:
-        if b'"stream":true' in call.owner.seen[-1].body:
+        if b'"stream":true' in call.seen.body:
             events = [chunk({"role": "assistant", "content": ""}), *(chunk({"content": piece}) for piece in pieces)]
             stream(*events, chunk({}, "stop"), usage_chunk(*usage), DONE)(call)
         else:

@@ -37,7 +37,7 @@ class Gate:
         self.text = text
 
     def __call__(self, call: Call) -> None:
-        if b'"stream":true' in call.owner.seen[-1].body:
+        if b'"stream":true' in call.seen.body:
             call.start(200, "text/event-stream")
             call.chunk(chunk({"role": "assistant", "content": "first "}))
             while not self.opened.wait(0.02):

@@ -45,8 +45,6 @@ MORE_LIMITS = """  limit:
     budgets: {small: {scope: team, per: day, amount: "0.02", mode: shadow}}
 """
 
-pytestmark = pytest.mark.xdist_group("everything_on")
-
 
 def dashboards() -> Any:
     spec = importlib.util.spec_from_file_location("dashboards", TELEMETRY / "dashboards.py")

@@ -19,8 +19,6 @@ from tests.helpers.redis import RedisServer
 from tests.helpers.scripted_upstream import ScriptedUpstream
 from tests.helpers.services import KEY, SECRET, ServedGateway, Upstreams, served
 
-pytestmark = pytest.mark.xdist_group("dependencies")
-
 BODY = {"model": "openai", "messages": [{"role": "user", "content": "Hello!"}]}
 UNAVAILABLE = ("REJECTED", "identify_unavailable", 503)
 BOUND_S = 3.0

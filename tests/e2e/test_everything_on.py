@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pathlib
 import re
+import uuid
 from collections.abc import Iterator
 
 import httpx
@@ -11,12 +12,12 @@ import pytest
 
 from extproc.stack.stack import Stack
 from tests.helpers.beside import GatewayBeside
+from tests.helpers.processes import wait_until
+from tests.helpers.usage import in_flight
 
 SHIPPED = pathlib.Path(__file__).parents[2] / "envoy" / "gateway.yaml"
 OFFERED = ("limit", "admit", "redact", "guard", "content_filter", "semantic_cache")
 QUESTION = "How do I disable two-factor authentication?"
-
-pytestmark = pytest.mark.xdist_group("everything_on")
 
 
 def switched_on(text: str) -> str:
@@ -38,9 +39,10 @@ def gateway(_session_stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> 
     beside.close()
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def http(gateway: GatewayBeside, stack_key: str) -> Iterator[httpx.Client]:
-    headers = {"authorization": f"Bearer {stack_key}", "x-extproc-cache-namespace": "everything-on"}
+    """Of a client for whom nothing has been kept yet."""
+    headers = {"authorization": f"Bearer {stack_key}", "x-extproc-cache-namespace": f"everything-{uuid.uuid4().hex}"}
     with httpx.Client(base_url=gateway.base_url, headers=headers, timeout=30) as client:
         yield client
 
@@ -79,8 +81,9 @@ def test_an_address_comes_back_and_its_answer_is_kept_for_nobody(http: httpx.Cli
         assert "<EMAIL" not in answer.text
 
 
-def test_the_same_question_hits_and_the_same_in_other_words_too(http: httpx.Client) -> None:
+def test_the_same_question_hits_and_the_same_in_other_words_too(gateway: GatewayBeside, http: httpx.Client) -> None:
     first = ask(http, QUESTION, temperature=0)
+    assert wait_until(lambda: in_flight(gateway.ports.service_admin) == 0)  # then it is kept
     assert first.headers["x-extproc-cache"] == "miss"
     assert ask(http, QUESTION, temperature=0).headers["x-extproc-cache"] == "hit"
     near = ask(http, "How can I turn off two-factor authentication?", temperature=0)

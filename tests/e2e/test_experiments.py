@@ -24,8 +24,6 @@ from tests.helpers.scripted_upstream import ScriptedUpstream, answers, chat, who
 from tests.helpers.services import KEY, NARROW_KEY, ServedGateway, Upstreams, served
 from tests.helpers.usage import Scrape, log_lines, usage_of
 
-pytestmark = pytest.mark.xdist_group("experiments")
-
 SECTIONS = """
 experiments:
   split:

@@ -15,8 +15,6 @@ from tests.helpers.raw_http import Answer, chunked, exchange, request
 from tests.helpers.scripted_upstream import Call, ScriptedUpstream, whole
 from tests.helpers.services import KEY, NARROW_KEY, ServedGateway, Upstreams, served
 
-pytestmark = pytest.mark.xdist_group("forgery")
-
 CHAT = "/v1/chat/completions"
 BODY = json.dumps({"model": "openai", "messages": [{"role": "user", "content": "Hello!"}]}).encode()
 STAMPS = {

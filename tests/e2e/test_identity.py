@@ -15,8 +15,6 @@ from tests.helpers.scripted_upstream import ScriptedUpstream
 from tests.helpers.services import KEY, ServedGateway, Upstreams, served
 from tests.helpers.usage import usage_of
 
-pytestmark = pytest.mark.xdist_group("identity")
-
 SEARCH = "spiffe://cluster.local/ns/search/sa/indexer"
 ADMIN = "spiffe://cluster.local/ns/platform/sa/admin"
 BODY = {"model": "openai", "messages": [{"role": "user", "content": "Hello!"}]}

@@ -16,7 +16,7 @@ import pytest
 from tests.helpers.limited import Answer, Limited, ask
 from tests.helpers.llm import PROMPT_TOKENS
 from tests.helpers.processes import wait_until
-from tests.helpers.usage import Scrape, log_lines
+from tests.helpers.usage import Scrape, in_flight, log_lines
 
 KEYS = {
     "crowd": "enterprise", "small": "enterprise", "streams": "enterprise", "allowed": "free", "slots": "enterprise",
@@ -139,8 +139,8 @@ async def test_headers_on_refusals_whoever_refuses(limited: Limited) -> None:
             assert answer.headers["x-ratelimit-remaining-requests"] == str(60 - number)
             assert answer.headers["x-ratelimit-remaining-tokens"] == "60000"
             assert "x-ratelimit-reset-tokens" in answer.headers
-        await asyncio.sleep(0.5)
-        assert await limited.used("refused", "tier:requests_per_minute") == len(wrong)  # each once
+        assert await asyncio.to_thread(wait_until, lambda: in_flight(limited.gateway.ports.service_admin) == 0)
+        await settled(limited, "refused", "tier:requests_per_minute", len(wrong))  # each once
         unknown = await ask(client, "nobody")
     assert unknown.status == 401
     assert not [name for name in unknown.headers if name.startswith("x-ratelimit")]
@@ -170,7 +170,7 @@ async def test_a_stream_that_outruns_its_limit_is_ended_cleanly(limited: Limited
 async def test_slots(limited: Limited) -> None:
     async with limited.client() as client:
         slow = [asyncio.create_task(ask(client, "slots", "[[tokens=10]][[gap_ms=100]]")) for _ in range(2)]
-        await asyncio.sleep(0.4)
+        await settled(limited, "slots", "tier:concurrent_requests", 2)
         refused = await ask(client, "slots")
         assert (refused.status, refused.code) == (429, "rate_limit_exceeded")
         assert {answer.status for answer in await asyncio.gather(*slow)} == {200}

@@ -16,7 +16,7 @@ import pytest
 
 from tests.helpers.limited import Answer, Limited, ask
 from tests.helpers.processes import wait_until
-from tests.helpers.usage import Scrape, log_lines
+from tests.helpers.usage import Scrape, in_flight, log_lines
 
 KEYS = {"load": "enterprise", "crowd": "enterprise"}
 POLICY = """
@@ -88,13 +88,19 @@ def check(answers: list[Answer]) -> None:
     assert degraded[-1] is None
 
 
-async def settled(limited: Limited, expected: int) -> None:
+async def over(limited: Limited) -> None:
+    """Wait until all that was asked is in the books."""
+    assert await asyncio.to_thread(wait_until, lambda: in_flight(limited.gateway.ports.service_admin) == 0)
+
+
+async def settled(limited: Limited) -> None:
+    await over(limited)
     deadline_s = time.monotonic() + 10
     now = await limited.used("load", "load")
-    while now != expected and time.monotonic() < deadline_s:
+    while now != used(limited) and time.monotonic() < deadline_s:
         await asyncio.sleep(0.1)
         now = await limited.used("load", "load")
-    assert now == expected
+    assert now == used(limited)
     assert await limited.used("load", "load-slots") == 0
 
 
@@ -105,7 +111,7 @@ async def test_redis_lost_and_back(limited: Limited, how: str) -> None:
     lose, mend = (redis.pause, redis.resume) if how == "hung" else (redis.stop, redis.start)
     check(await under_load(limited, lose, mend))
     assert losses(limited) - before == 2  # one line of each worker
-    await settled(limited, used(limited))
+    await settled(limited)
 
 
 async def test_redis_comes_back_empty(limited: Limited) -> None:
@@ -115,8 +121,10 @@ async def test_redis_comes_back_empty(limited: Limited) -> None:
         shutil.rmtree(data / "appendonlydir")
         limited.redis.start()
 
+    await over(limited)
     before = used(limited)
     check(await under_load(limited, limited.redis.stop, empty))
+    await over(limited)
     counted = await limited.used("load", "load")
     assert 0 < counted <= used(limited) - before
     assert await limited.used("load", "load-slots") == 0

@@ -26,7 +26,7 @@ from tests.helpers.processes import wait_until
 from tests.helpers.services import Upstreams, served
 from tests.helpers.triton import RunningTriton, events, running
 
-pytestmark = [pytest.mark.xdist_group("model_templates"), pytest.mark.timeout(120)]
+pytestmark = pytest.mark.timeout(120)
 
 STAND_INS = Path(__file__).resolve().parents[1] / "data" / "stand_ins"
 VLLM, ADAPTED_VLLM = "talk", "talk-alpaca"

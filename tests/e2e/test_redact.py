@@ -154,7 +154,7 @@ def test_answers_whole_and_streamed(redacting: World) -> None:
 
 def test_pseudonyms_come_back_to_the_official_client(pseudonymising: World) -> None:
     def echo(call: Call) -> None:
-        said = json.loads(call.owner.seen[-1].body)["messages"][-1]["content"]
+        said = json.loads(call.seen.body)["messages"][-1]["content"]
         arguments = json.dumps({"to": said})
         calls = [{"index": 0, "id": "c", "type": "function", "function": {"name": "send", "arguments": ""}}]
         deltas: list[dict[str, Any]] = [{"content": letter} for letter in f"To {said} and bob@example.org"]
@@ -236,17 +236,16 @@ def test_nothing_of_it_is_left_anywhere(pseudonymising: World) -> None:
 
 def test_what_was_done_is_told_in_numbers(redacting: World) -> None:
     redacting.upstream.script = answers(200, whole(f"You are {MAIL}"))
-    before = len(redacting.gateway.books.events())
     labels = {"entity": "EMAIL_ADDRESS", "action": "redact", "mode": "enforce"}
     counts = [
         redacting.gateway.books.metric("extproc_pii_found_total", direction=way, **labels)
         for way in ("request", "response")
     ]
-    redacting.post(
-        "/v1/chat/completions", {"model": "openai", "messages": [{"role": "user", "content": f"{MAIL} {MAIL}"}]}
-    )
-    assert wait_until(lambda: len(redacting.gateway.books.events()) > before)
-    assert redacting.gateway.books.events()[-1]["redacted"] == 3
+    with redacting.gateway.books.accounted() as entries:
+        redacting.post(
+            "/v1/chat/completions", {"model": "openai", "messages": [{"role": "user", "content": f"{MAIL} {MAIL}"}]}
+        )
+    assert entries.only["redacted"] == 3
     now = [
         redacting.gateway.books.metric("extproc_pii_found_total", direction=way, **labels)
         for way in ("request", "response")
@@ -254,3 +253,32 @@ def test_what_was_done_is_told_in_numbers(redacting: World) -> None:
     assert [after - earlier for after, earlier in zip(now, counts, strict=True)] == [2, 1]
     log = redacting.gateway.directory / "access.log"
     assert wait_until(lambda: json.loads(log.read_text().splitlines()[-1])["redacted"] == 3)
+
+
+NAMES = """
+policies:
+  redact:
+    mode: enforce
+    names: true
+    requests: {action: allow}
+    responses: {names: {streams: true}}
+"""
+
+
+def test_names_in_answers_whole_and_streamed(tmp_path: pathlib.Path) -> None:
+    """By the real encoder, which reads sentence by sentence whichever way the answer comes."""
+    text = f"I spoke to Harold Finch at noon. He lives in Manchester now, he said, and reads {MAIL}. Good night!"
+    with world(tmp_path / "run", NAMES) as naming:
+        client = naming.gateway.openai()
+        naming.upstream.script = answers(200, whole(text))
+        asked: Any = {"model": "openai", "messages": [{"role": "user", "content": "Who?"}]}
+        said = client.chat.completions.create(**asked).choices[0].message.content
+        naming.upstream.script = stream(*map(content, text), content("", "stop"), DONE)
+        pieces = [
+            piece.choices[0].delta.content or "" for piece in client.chat.completions.create(**asked, stream=True)
+        ]
+        assert said == "".join(pieces)
+        assert "Finch" not in said
+        assert "<PERSON>" in said
+        assert "reads <EMAIL_ADDRESS>." in said
+        assert len([piece for piece in pieces if piece]) > 1, "it came by sentences, not at its end"

@@ -164,10 +164,11 @@ def test_metrics_count_what_happened(http: httpx.Client, stack: Stack) -> None:
         "gen_ai_request_model": "demo-llm",
         "gen_ai_provider_name": "triton",
     }
+    assert wait_until(lambda: in_flight(admin_port(stack)) == 0)
     before = Scrape(admin_port(stack))
-    answer = http.post("/v1/chat/completions", json=chat(stream=True))
+    http.post("/v1/chat/completions", json=chat(stream=True))
     http.post("/v1/chat/completions", json=chat(n=2))
-    usage_in(stack, answer.headers["x-request-id"])
+    assert wait_until(lambda: in_flight(admin_port(stack)) == 0)
     after = Scrape(admin_port(stack))
 
     def grown(name: str, **labels: str) -> float:
@@ -185,7 +186,6 @@ def test_metrics_count_what_happened(http: httpx.Client, stack: Stack) -> None:
     assert grown("extproc_verdicts_total", policy="route", verdict="reject", mode="enforce") == 1
     assert grown("extproc_overhead_seconds_count") == 2
     assert grown("extproc_policy_duration_seconds_count", policy="identify") == 2
-    assert wait_until(lambda: in_flight(admin_port(stack)) == 0)
 
 
 def test_labels_are_from_closed_sets_whatever_clients_say(http: httpx.Client, stack: Stack) -> None:
@@ -194,8 +194,8 @@ def test_labels_are_from_closed_sets_whatever_clients_say(http: httpx.Client, st
     http.post(f"/v2/models/{strange}/infer", json={"inputs": []})
     http.get(f"/v1/models/{strange}")
     http.request("PATCH", f"/v1/chat/completions/{strange}")
-    last = http.get(f"/{strange}?{strange}={strange}", headers={"authorization": f"Bearer {strange}"})
-    usage_in(stack, last.headers["x-request-id"])
+    http.get(f"/{strange}?{strange}={strange}", headers={"authorization": f"Bearer {strange}"})
+    assert wait_until(lambda: in_flight(admin_port(stack)) == 0)
     scrape = Scrape(admin_port(stack))
     assert strange not in str(scrape.series)
     exchanges = scrape.label_values("extproc_exchanges_total")

@@ -12,9 +12,8 @@ import tritonclient.http as triton
 from tritonclient.utils import InferenceServerException
 
 from extproc import __version__
-from extproc.stack.stack import SERVICE, Stack
-from tests.helpers.processes import wait_until
-from tests.helpers.usage import usage_events
+from extproc.stack.stack import Stack
+from tests.helpers.accounting import books_of
 
 TEXTS = ["A cat sits on the mat.", "Zürich 日本語 👍🏽"]
 
@@ -69,11 +68,9 @@ def test_a_compressed_answer_may_be_asked_for(client: Any, headers: dict[str, st
 
 
 def test_it_is_metered(client: Any, headers: dict[str, str], stack: Stack) -> None:
-    log = stack.process(SERVICE).log
-    earlier = len(usage_events(log))
-    answer = client.infer("minilm", texts(binary=True), headers=headers)
-    assert wait_until(lambda: len(usage_events(log)) > earlier)
-    (event,) = usage_events(log)[earlier:]
+    with books_of(stack).accounted() as entries:
+        answer = client.infer("minilm", texts(binary=True), headers=headers)
+    event = entries.only
     assert (event["operation"], event["model"], event["pool"]) == ("infer", "minilm", "encoder")
     # The gateway's own count, as the answer of an inference reports none: exactly the encoder's.
     assert event["upstream_usage"] is False
@@ -110,15 +107,13 @@ def test_what_triton_finds_wrong_is_said(client: Any, headers: dict[str, str]) -
 
 
 def test_health_needs_no_key(client: Any, stack: Stack) -> None:
-    log = stack.process(SERVICE).log
-    earlier = len(usage_events(log))
-    assert client.is_server_live() is True
-    assert client.is_server_ready() is True
-    with pytest.raises(InferenceServerException) as failed:
-        client.get_server_metadata()
+    with books_of(stack).accounted() as entries:
+        assert client.is_server_live() is True
+        assert client.is_server_ready() is True
+        with pytest.raises(InferenceServerException) as failed:
+            client.get_server_metadata()
     assert failed.value.status() == "401"
-    assert wait_until(lambda: len(usage_events(log)) > earlier)
-    assert [event["reason"] for event in usage_events(log)[earlier:]] == ["unauthenticated"]
+    assert entries.only["reason"] == "unauthenticated"
 
 
 def test_the_server_is_the_gateway(client: Any, headers: dict[str, str]) -> None:
@@ -136,11 +131,9 @@ def test_a_models_metadata_is_its_servers(client: Any, headers: dict[str, str], 
 
 
 def test_questions_are_on_record_apart_from_inference(client: Any, headers: dict[str, str], stack: Stack) -> None:
-    log = stack.process(SERVICE).log
-    earlier = len(usage_events(log))
-    client.is_model_ready("minilm", headers=headers)
-    assert wait_until(lambda: len(usage_events(log)) > earlier)
-    (event,) = usage_events(log)[earlier:]
+    with books_of(stack).accounted() as entries:
+        client.is_model_ready("minilm", headers=headers)
+    event = entries.only
     assert (event["operation"], event["model"], event["pool"]) == ("models", "minilm", "encoder")
     assert (event["termination"], event["prompt_tokens"], event["status"]) == ("COMPLETED", 0, 200)
 

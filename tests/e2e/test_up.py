@@ -21,7 +21,7 @@ from tests.helpers.processes import processes_mentioning, shared_memory, wait_un
 from tests.helpers.stack import CONFIG
 
 # One stack at a time, with the tests that share one.
-pytestmark = [pytest.mark.stack, pytest.mark.xdist_group("stack")]
+pytestmark = pytest.mark.stack
 END_TIMEOUT_S = 60.0
 
 

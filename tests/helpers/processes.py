@@ -10,7 +10,7 @@ import psutil
 _POLL_S = 0.02
 
 
-def wait_until(condition: Callable[[], bool], timeout_s: float = 10.0) -> bool:
+def wait_until(condition: Callable[[], bool], timeout_s: float = 30.0) -> bool:
     """Whether the condition came to hold in time."""
     deadline_s = time.monotonic() + timeout_s
     while not condition():

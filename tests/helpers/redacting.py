@@ -5,10 +5,10 @@ from __future__ import annotations
 import itertools
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import orjson
 
@@ -31,6 +31,8 @@ from extproc.policies.pipeline import SETTINGS
 from tests.helpers.journeys import KEY, Inside
 
 HASH_SECRET = "a-secret-for-hashes"
+MAIL = "ann.lee@example.com"
+T = TypeVar("T")
 _numbers = itertools.count()
 
 
@@ -120,6 +122,17 @@ class Records:
         self.entries.append(entry)
 
 
+def at_once(work: Coroutine[Any, Any, T]) -> T:
+    """What a coroutine returns that waits for nothing, as all do that look for patterns alone."""
+    try:
+        work.send(None)
+    except StopIteration as stop:
+        result: T = stop.value
+        return result
+    work.close()
+    raise AssertionError("it waits")
+
+
 class Redacting(Inside):
     """`policy` is the section `policies.redact`; enforced unless it says otherwise."""
 
@@ -143,6 +156,19 @@ class Redacting(Inside):
         **body: Any,
     ) -> Exchanged:
         """`answer` makes the model server's bytes, piece by piece, from what it was sent. By default it says ok."""
+        encoded = orjson.dumps({"model": "talker", **body})
+        return await self.send(encoded, answer, path, status, stream=bool(body.get("stream")))
+
+    async def send(
+        self,
+        body: bytes,
+        answer: Callable[[dict[str, Any]], Iterable[bytes]] | None = None,
+        path: str = "/v1/chat/completions",
+        status: int = 200,
+        *,
+        stream: bool = False,
+    ) -> Exchanged:
+        """The same with any body."""
         replies: list[Reply] = []
 
         async def write(reply: Reply) -> None:
@@ -150,12 +176,11 @@ class Redacting(Inside):
 
         journey = Journey(self.runtime, write)
         headers = {":method": "POST", ":path": path, "authorization": f"Bearer {KEY}"}
-        body = {"model": "talker", **body}
         await journey.receive(RequestHeaders({**headers, "x-request-id": f"redact-{next(_numbers)}"}))
-        over = await journey.receive(RequestBody(orjson.dumps(body), last=True))
+        over = await journey.receive(RequestBody(body, last=True))
         forwarded = {} if over else json.loads(_body(replies, of_request=True))
         if not over:
-            content_type = "text/event-stream" if body.get("stream") else "application/json"
+            content_type = "text/event-stream" if stream else "application/json"
             await journey.receive(ResponseHeaders({":status": str(status), "content-type": content_type}))
             pieces = [whole_chat("ok")] if answer is None else answer(forwarded)
             for piece in pieces:
@@ -211,3 +236,14 @@ def streamed(*texts: str, finish_reason: str = "stop") -> list[bytes]:
 def asked(text: str) -> list[dict[str, Any]]:
     """A chat of one user turn."""
     return [{"role": "user", "content": text}]
+
+
+def sent(forwarded: dict[str, Any]) -> str:
+    """What the model server reads in the last message."""
+    content: str = forwarded["messages"][-1]["content"]
+    return content
+
+
+def finish(reason: str = "stop", index: int = 0) -> bytes:
+    """The last event of a choice."""
+    return event(index, reason)

@@ -59,7 +59,11 @@ class Call(http.server.BaseHTTPRequestHandler):
         headers = tuple((name.lower(), value) for name, value in self.headers.items())
         self.seen = Seen(self.command, self.path, headers, self._read_body())
         self.owner.seen.append(self.seen)
-        self.owner.script(self)
+        try:
+            self.owner.script(self)
+        except ConnectionError:  # it hung up while something was written
+            self.owner.left += 1
+            self.close_connection = True
 
     do_PUT = do_HEAD = do_DELETE = do_OPTIONS = do_POST  # noqa: N815 (the base class's way of naming)
 
@@ -177,7 +181,7 @@ def whole(text: str = "hello there") -> bytes:
 
 def chat(call: Call) -> None:
     """A good answer: whole or streamed, as asked."""
-    if b'"stream":true' in call.owner.seen[-1].body:
+    if b'"stream":true' in call.seen.body:
         stream(content("hello"), content(" there", "stop"), b"data: [DONE]\n\n")(call)
     else:
         call.answer(200, whole())

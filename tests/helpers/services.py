@@ -33,7 +33,7 @@ KEY = "sk-xp-every-model"
 NARROW_KEY = "sk-xp-only-openai"
 SECRET = "a-secret-for-tests-of-the-service"
 MAX_BODY_BYTES = 1 << 20
-_READY_TIMEOUT_S = 30.0
+_READY_TIMEOUT_S = 90.0
 _ENVOY_OPTIONS = ("--disable-hot-restart", "--concurrency", "1", "-l", "warning", "--file-flush-interval-msec", "50")
 
 
@@ -108,7 +108,9 @@ class ServedGateway:
         """Replace a text of the configuration while everything runs."""
         text = self._config_file.read_text()
         assert before in text
-        self._config_file.write_text(text.replace(before, after))
+        fresh = self._config_file.with_suffix(".new")
+        fresh.write_text(text.replace(before, after))
+        fresh.replace(self._config_file)
         self.config = configuration.load(self._config_file, pipeline.SETTINGS)
         write_xds(self.config, self.directory / "xds")
 

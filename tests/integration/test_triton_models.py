@@ -19,7 +19,7 @@ from extproc.inference import minilm
 from extproc.stack import triton
 from tests.helpers.triton import RunningTriton, events, free_ports, running
 
-pytestmark = [pytest.mark.xdist_group("triton_models"), pytest.mark.timeout(120)]
+pytestmark = pytest.mark.timeout(120)
 
 TOKENIZER = openai.cl100k_base()
 GENERATE = "/v2/models/demo_llm/generate"

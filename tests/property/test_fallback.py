@@ -108,7 +108,7 @@ def shown(replies: list[Reply]) -> tuple[int, bytes, int]:
     return status, body, ends
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(
     first=st.sampled_from(sorted(FIRST)),
     second=st.sampled_from([*sorted(SECOND), "is not there"]),

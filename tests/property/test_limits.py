@@ -122,7 +122,7 @@ async def redis_limits(own_redis: RedisServer) -> AsyncIterator[RedisLimits]:
     await store.close()
 
 
-@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(max_examples=80, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(sequence=operations)
 async def test_any_sequence_of_operations(redis_limits: RedisLimits, sequence: list[Any]) -> None:
     pair = Pair(redis_limits)

@@ -10,17 +10,21 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from extproc.detection.pieces import Pieces
 from extproc.detection.pseudonyms import Pseudonyms, Restorer, draw_nonce
 from extproc.detection.replacement import masked, replaced
 from extproc.detection.runs import JsonReader, Run
 from extproc.detection.scanner import PatternScanner, Selection
-from extproc.detection.stream import StreamScanner
+from extproc.detection.stream import Segment, StreamScanner
 from extproc.dialects.answer import AnswerEvent, Delta, Done
 from extproc.dialects.interface import AnswerIdentity, InferenceRequest, RequestHead, TokenTotals
 from extproc.dialects.openai_api import CHAT
 from extproc.dialects.registry import pool_dialect
 from extproc.policies.redact_answers import AnswerRedactor, Channel
 from extproc.policies.redact_exchange import Direction, Redaction, Rules
+from extproc.policies.redact_names import AnswerNames, NameSearch
+from tests.helpers.databases import kept
+from tests.helpers.redacting import Names, at_once
 from tests.helpers.scanners import SmallScanner
 
 NONCE = "kdwzpr"
@@ -40,7 +44,7 @@ cuts = st.lists(st.integers(0, 10_000), max_size=12)
 
 @functools.cache
 def scanners() -> tuple[StreamScanner, ...]:
-    return SmallScanner(), PatternScanner.compile(Selection())
+    return SmallScanner(), PatternScanner.compile(Selection(), kept())
 
 
 def pieces(data: Any, places: Sequence[int]) -> list[Any]:
@@ -61,7 +65,7 @@ def channel(scanner: StreamScanner, rules: Rules, *, json: bool, restore: bool) 
 
 
 def run(channel: Channel, parts: Sequence[str]) -> str:
-    return "".join([*map(channel.feed, parts), channel.flush()])
+    return "".join([*(at_once(channel.feed(part)) for part in parts), at_once(channel.flush())])
 
 
 @settings(deadline=None)
@@ -202,8 +206,8 @@ def through(data: Sequence[bytes], *, stream: bool) -> bytes:
     )
     sent = b""
     for part in data:
-        sent += encoder.encode(redactor.pass_on(decoder.feed(part)))
-    return sent + encoder.encode(redactor.pass_on(decoder.finish()))
+        sent += encoder.encode(at_once(redactor.pass_on(decoder.feed(part))))
+    return sent + encoder.encode(at_once(redactor.pass_on(decoder.finish())))
 
 
 def read(sent: bytes, *, stream: bool) -> dict[int, tuple[str, str, list[str]]]:
@@ -260,3 +264,44 @@ def test_nothing_is_held_longer_than_a_placeholder(text: str, places: list[int])
         passed += sum(len(run.text) for run in restorer.feed([Run(part, part)]))
         held = sum(len(run.text) for run in restorer._held)
         assert held <= 60
+
+
+sentences = st.sampled_from(
+    [
+        "Ann", "Paris", "Dr. Ann Lee", "at 3.50", " ", ". ", "?! ", '." ', ".", "...", "\n", "。", "」", "word " * 9,
+        "x" * 70, "a@b.c", "4111 1111 1111 1111", "é", "<PERSON>", "<EMAIL_ADDRESS_1_kdwzpr>", "<", "\ufffc", '"',
+    ]
+)  # fmt: skip
+tales = st.lists(sentences, max_size=16).map("".join)
+
+
+@settings(deadline=None)
+@given(tales, cuts, st.integers(0, 6), st.sampled_from([64, 320]), st.sampled_from(["redact", "block"]), st.booleans())
+def test_names_read_the_same_however_a_text_is_cut(
+    text: str, places: list[int], budget: int, piece_chars: int, person: str, restore: bool
+) -> None:
+    rules = Rules("redact", {"PERSON": person})
+
+    def read(parts: Sequence[str]) -> str:
+        search = NameSearch(Names(), rules, 0.5, piece_chars, budget, 1.0)
+        replace = Redaction("team", None).replacer(rules, Direction.RESPONSE)
+        names = AnswerNames(search, lambda error: None).open()
+        own = pseudonyms() if restore else None
+        return run(Channel(SmallScanner().open, rules, replace, own, json=False, names=names), parts)
+
+    whole = read([text])
+    assert read(pieces(text, places)) == whole
+    assert read(list(text)) == whole
+
+
+@given(tales, cuts, st.integers(64, 100))
+def test_pieces_are_the_text_and_none_is_long_unless_a_find_is(text: str, places: list[int], longest: int) -> None:
+    spans = SmallScanner().scan(text)
+    whole = Pieces(longest)
+    cut = [*whole.add([Segment(text, spans)]), *whole.finish()]
+    assert "".join(piece.text for piece in cut) == text
+    assert [piece.text[s.start : s.end] for piece in cut for s in piece.spans] == [text[s.start : s.end] for s in spans]
+    assert all(len(piece.text) <= longest for piece in cut if not piece.spans)
+    stream, part = Pieces(longest), SmallScanner().open()
+    fed = [piece for one in pieces(text, places) for piece in stream.add(part.feed(one))]
+    assert [*fed, *stream.add(part.close()), *stream.finish()] == cut

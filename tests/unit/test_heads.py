@@ -13,7 +13,7 @@ import onnxruntime
 import pytest
 from numpy.typing import NDArray
 
-from extproc.inference import bert_graph, heads, minilm
+from extproc.inference import bert_graph, heads, minilm, weights
 from extproc.inference.bert_graph import BertShape
 from extproc.inference.heads import HeadShape
 from tests.helpers.graphs import encoder_weights, head_weights
@@ -134,11 +134,11 @@ def test_the_graph_says_what_its_labels_are() -> None:
 
 def test_weights_survive_the_file(tmp_path: Path) -> None:
     trained = head_weights(SHAPE, HEAD_SHAPE, encoder_weights(SHAPE))
-    heads.save(tmp_path / "one", HEAD_SHAPE, trained)
-    heads.save(tmp_path / "two", HEAD_SHAPE, dict(reversed(trained.items())))
+    weights.save(tmp_path / "one", HEAD_SHAPE, trained)
+    weights.save(tmp_path / "two", HEAD_SHAPE, dict(reversed(trained.items())))
     loaded = heads.load(tmp_path / "one")
     assert loaded.shape == HEAD_SHAPE
-    assert loaded.version == heads.version_of(tmp_path / "two")
+    assert loaded.version == weights.version_of(tmp_path / "two")
     assert loaded.weights.keys() == trained.keys()
     for name, value in loaded.weights.items():
         np.testing.assert_allclose(value, trained[name], atol=1e-3)
@@ -146,7 +146,7 @@ def test_weights_survive_the_file(tmp_path: Path) -> None:
 
 def test_the_report_is_about_the_weights_that_are_here() -> None:
     report = json.loads(heads.REPORT_FILE.read_text(encoding="utf-8"))
-    assert report["version"] == heads.version_of()
+    assert report["version"] == weights.version_of(heads.WEIGHTS_FILE)
     assert heads.load().shape == HeadShape()
 
 
@@ -157,10 +157,12 @@ def built() -> minilm.BuildResult:
 
 def test_the_built_model_carries_these_heads(built: minilm.BuildResult) -> None:
     session = onnxruntime.InferenceSession(built.model)
-    assert session.get_modelmeta().custom_metadata_map["heads_version"] == heads.version_of()
+    assert session.get_modelmeta().custom_metadata_map["heads_version"] == weights.version_of(heads.WEIGHTS_FILE)
     names = [one.name for one in session.get_outputs()]
     assert names == ["embedding", "injection", "complexity", "entity_logits"]
-    assert json.loads((built.model.parent / "manifest.json").read_text())["heads"] == heads.version_of()
+    assert json.loads((built.model.parent / "manifest.json").read_text())["heads"] == weights.version_of(
+        heads.WEIGHTS_FILE
+    )
 
 
 def test_the_built_model_knows_an_attack_and_a_name(built: minilm.BuildResult) -> None:

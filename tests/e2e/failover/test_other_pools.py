@@ -77,8 +77,9 @@ def test_what_another_pool_can_not_carry_is_not_sent_there(world: World) -> None
     """Too long for its window; a parameter that its dialect has no word for."""
     world.main.script = world.spare.script = answers(503, ERROR)
     before = world.books.metric("extproc_fallbacks_total", to="small", outcome="unfit")
-    assert world.ask(text="word " * 200).status == 503
-    assert world.ask(tools=[{"type": "function", "function": {"name": "f"}}]).status == 503
+    with world.books.accounted(2):
+        assert world.ask(text="word " * 200).status == 503
+        assert world.ask(tools=[{"type": "function", "function": {"name": "f"}}]).status == 503
     assert not world.small.seen
     assert world.books.metric("extproc_fallbacks_total", to="small", outcome="unfit") == before + 2
 
@@ -233,7 +234,8 @@ def test_only_the_service_reaches_the_way_to_other_pools(world: World) -> None:
 def test_the_access_log_and_the_metrics_say_who_served(world: World) -> None:
     world.main.script = answers(503, ERROR)
     before = world.books.metric("extproc_fallbacks_total", pool="main", to="spare", outcome="answered")
-    answer = world.ask(stream=True)
+    with world.books.accounted():
+        answer = world.ask(stream=True)
     request_id = answer.headers["x-request-id"]
     log = world.gateway.directory / "access.log"
     assert wait_until(lambda: request_id in log.read_text())

@@ -1,11 +1,8 @@
 """docs/failover.md is true, with real Tritons: the one that is killed costs no request, and serves again afterwards."""
 
 import functools
-import os
 import pathlib
 import re
-import subprocess
-import sys
 import threading
 from collections import Counter
 from collections.abc import Iterator
@@ -17,25 +14,19 @@ import pytest
 from extproc.stack.stack import TRITON_A, Stack
 from tests.helpers.beside import GatewayBeside
 from tests.helpers.failing import prompt
+from tests.helpers.pages import Page
 from tests.helpers.processes import wait_until
 from tests.helpers.stack import CONFIG
 
-PAGE = (pathlib.Path(__file__).resolve().parents[3] / "docs" / "failover.md").read_text()
+PAGE = Page("failover")
 CLIENTS = 6
-
-
-def block(language: str) -> str:
-    """The page's first block in this language."""
-    found = re.search(rf"^```{language}\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
-    assert found is not None
-    return found[1]
 
 
 @pytest.fixture(name="gateway")
 def _gateway(_session_stack: Stack, tmp_path: pathlib.Path) -> Iterator[GatewayBeside]:
     text, found = re.subn(
         r"^  demo:\n.*?(?=^  encoder:\n)",
-        lambda _: block("yaml"),
+        lambda _: PAGE.blocks("yaml")[0],
         CONFIG.read_text(),
         flags=re.MULTILINE | re.DOTALL,
     )
@@ -45,21 +36,12 @@ def _gateway(_session_stack: Stack, tmp_path: pathlib.Path) -> Iterator[GatewayB
     gateway.close()
 
 
-def run_example(gateway: GatewayBeside, key: str) -> str:
-    script = block("python").replace("http://127.0.0.1:10000/v1", gateway.base_url)
-    run = subprocess.run(
-        [sys.executable, "-c", script], env={**os.environ, "KEY": key}, capture_output=True, text=True, timeout=60
-    )
-    assert run.returncode == 0, run.stderr
-    return run.stdout.strip()
-
-
 def test_the_example(gateway: GatewayBeside, stack: Stack, stack_key: str) -> None:
-    assert wait_until(lambda: run_example(gateway, stack_key) == "200 demo")
+    assert wait_until(lambda: PAGE.run(gateway, stack_key) == "200 demo\n")
     stack.process(TRITON_A).kill()
-    assert run_example(gateway, stack_key) == "200 reserve"
+    assert PAGE.run(gateway, stack_key) == "200 reserve\n"
     stack.start(TRITON_A)
-    assert wait_until(lambda: run_example(gateway, stack_key) == "200 demo")
+    assert wait_until(lambda: PAGE.run(gateway, stack_key) == "200 demo\n")
 
 
 def test_a_triton_whose_model_died_and_that_is_still_ready(

@@ -17,8 +17,6 @@ from tests.helpers.gateways import Gateway, configuration, started
 from tests.helpers.processes import wait_until
 from tests.helpers.upstreams import EchoServer
 
-pytestmark = pytest.mark.xdist_group("mesh")
-
 CHANGES = 20
 PATIENCE_S = 30
 """Clients and upstreams share this process with what generates configurations: a second of silence means nothing."""

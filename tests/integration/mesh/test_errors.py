@@ -11,8 +11,6 @@ from tests.helpers.http import body_of, exchange
 from tests.helpers.processes import wait_until
 from tests.helpers.processors import REFUSAL
 
-pytestmark = pytest.mark.xdist_group("mesh")
-
 POST = b"POST /v1/x HTTP/1.1\r\nhost: a\r\n"
 MALFORMED = {
     "no HTTP": (b"nonsense\r\n\r\n", 400, "invalid_request"),

@@ -10,8 +10,6 @@ from tests.helpers.gateways import Gateway
 from tests.helpers.processes import wait_until
 from tests.helpers.upstreams import EchoServer
 
-pytestmark = pytest.mark.xdist_group("mesh")
-
 HANG_BOUND_S = 6.0
 
 

@@ -7,8 +7,6 @@ from tests.helpers.gateways import Gateway
 from tests.helpers.processes import wait_until
 from tests.helpers.upstreams import EchoServer
 
-pytestmark = pytest.mark.xdist_group("mesh")
-
 
 def ask(gateway: Gateway, question: str, method: str = "GET") -> httpx.Response:
     return httpx.request(method, f"http://127.0.0.1:{gateway.port}/v2/health/{question}", timeout=10)

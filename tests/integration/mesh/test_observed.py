@@ -15,8 +15,6 @@ from tests.helpers.gateways import Gateway, configuration
 from tests.helpers.processes import wait_until
 from tests.helpers.upstreams import EchoServer
 
-pytestmark = pytest.mark.xdist_group("mesh")
-
 SECRET = "hunter2"
 TRACE_ID = "0af7651916cd43dd8448eb211c80319c"
 

@@ -3,12 +3,9 @@
 import subprocess
 
 import httpx
-import pytest
 
 from tests.helpers.gateways import Gateway
 from tests.helpers.manifests import containers, helm
-
-pytestmark = pytest.mark.xdist_group("mesh")
 
 
 def test_clients_are_told_to_connect_elsewhere_while_they_still_are_served(own_gateway: Gateway) -> None:

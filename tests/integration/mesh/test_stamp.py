@@ -9,8 +9,6 @@ from tests.helpers.gateways import Gateway
 from tests.helpers.http import exchange
 from tests.helpers.upstreams import EchoServer
 
-pytestmark = pytest.mark.xdist_group("mesh")
-
 FORGERIES = [
     [("x-extproc-pool", "demo")],
     [("X-ExtProc-Pool", "demo")],

@@ -59,7 +59,7 @@ class Hung:
 
     def close(self) -> None:
         self.server.resume()
-        self.loop.grace_s = 5.0
+        self.loop.grace_s = 1.0
         self.runner.run(self.limiter.close())
         self.runner.close()
 

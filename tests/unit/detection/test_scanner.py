@@ -12,13 +12,14 @@ from extproc.detection.patterns import REGIONS
 from extproc.detection.scanner import NOT_PERSONAL, PatternScanner, Selection
 from extproc.detection.spans import Evidence
 from tests.benchmarks import pii_quality
+from tests.helpers.databases import kept
 
 SENTENCES = pathlib.Path(__file__).parents[2] / "data" / "pii_sentences.jsonl"
 
 
 @functools.cache
 def scanner(*entities: str, threshold: float = 0.4) -> PatternScanner:
-    return PatternScanner.compile(Selection(frozenset(entities), threshold=threshold))
+    return PatternScanner.compile(Selection(frozenset(entities), threshold=threshold), kept())
 
 
 def found(text: str) -> list[tuple[str, str]]:
@@ -51,7 +52,7 @@ def test_positions_count_code_points() -> None:
 
 
 def test_regions_and_entities_can_be_chosen() -> None:
-    german = PatternScanner.compile(Selection(regions=frozenset({"de"})))
+    german = PatternScanner.compile(Selection(regions=frozenset({"de"})), kept())
     text = "USt-IdNr. DE136695976, jane@example.com"
     assert [span.entity for span in german.scan(text)] == ["DE_VAT_ID"]
     assert [span.entity for span in scanner("EMAIL_ADDRESS").scan(text)] == ["EMAIL_ADDRESS"]

@@ -11,54 +11,41 @@ import pytest
 
 from extproc.config.encoder import EncoderDevice
 from extproc.errors import DependencyError
-from extproc.inference import verifier
+from extproc.inference import verifier, weights
 from extproc.inference.bert_graph import BertShape
 from extproc.inference.training.grammar import Part
 from extproc.inference.training.pairs.generate import Composer
-from extproc.inference.verifier import ADAPTED_MATRICES, Verifier, VerifierShape, files, graph
+from extproc.inference.verifier import Verifier, VerifierShape, files, graph
 from extproc.inference.verifier.local import LocalVerifier
 from extproc.inference.verifier.tokens import PairTokenizer
+from extproc.inference.weights import LAYER_MATRICES
+from tests.helpers.graphs import Weights, encoder_weights
 from tests.helpers.semantic import verifier_folder
 
 SHAPE = BertShape(layers=2, heads=2, width=8, layer_norm_epsilon=1e-12)
 OWN = VerifierShape(first_adapted=1, rank=2, queries=2, inner=4)
 
 
-def _weights(rng: np.random.Generator) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """A small encoder, and trained weights for it."""
-    width, inner = SHAPE.width, 4 * SHAPE.width
-
-    def some(*sizes: int) -> np.ndarray:
-        return rng.normal(size=sizes).astype(np.float32) * 0.3
-
-    encoder = {
-        f"embeddings.{n}_embeddings.weight": some(r, width)
-        for n, r in (("word", 20), ("position", 16), ("token_type", 2))
-    }
-    own = {"judge.queries": some(width, 2), "judge.inner.kernel": some(2 * width, 4), "judge.inner.bias": some(4)}
-    own |= {"judge.kernel": some(4, 1), "judge.bias": some(1)}
-    sizes = dict.fromkeys(ADAPTED_MATRICES, (width, width)) | {
-        "intermediate.dense": (inner, width),
-        "output.dense": (width, inner),
-    }
-    norms = ["embeddings.LayerNorm"]
-    for layer in range(SHAPE.layers):
-        name = f"encoder.layer.{layer}"
-        norms += [f"{name}.attention.output.LayerNorm", f"{name}.output.LayerNorm"]
-        for part, (out, into) in sizes.items():
-            encoder |= {f"{name}.{part}.weight": some(out, into), f"{name}.{part}.bias": some(out)}
-            if layer >= OWN.first_adapted:
-                own |= {f"{name}.{part}.down": some(into, OWN.rank), f"{name}.{part}.up": some(OWN.rank, out)}
-    for norm in norms:
-        encoder |= {f"{norm}.weight": 1 + some(width), f"{norm}.bias": some(width)}
-    return encoder, own
+def _trained(rng: np.random.Generator, encoder: Weights) -> Weights:
+    """Random weights of a verifier for this encoder."""
+    sizes: dict[str, tuple[int, ...]] = {
+        "judge.queries": (SHAPE.width, 2), "judge.inner.kernel": (2 * SHAPE.width, 4), "judge.inner.bias": (4,),
+        "judge.kernel": (4, 1), "judge.bias": (1,),
+    }  # fmt: skip
+    for layer in range(OWN.first_adapted, SHAPE.layers):
+        for part in LAYER_MATRICES:
+            name = f"encoder.layer.{layer}.{part}"
+            out, into = encoder[f"{name}.weight"].shape
+            sizes |= {f"{name}.down": (into, OWN.rank), f"{name}.up": (OWN.rank, out)}
+    return {name: rng.normal(scale=0.3, size=size).astype(np.float32) for name, size in sizes.items()}
 
 
 def test_the_graph_computes_what_was_trained() -> None:
     jax = pytest.importorskip("jax", reason="training is not installed")
     from extproc.inference.training.pairs import model
 
-    encoder, own = _weights(np.random.default_rng(1))
+    encoder = encoder_weights(SHAPE)
+    own = _trained(np.random.default_rng(1), encoder)
     built = graph.build(SHAPE, encoder, Verifier(OWN, own, "test"))
     session = onnxruntime.InferenceSession(built.SerializeToString())
     ids = np.array([[1, 2, 3, 4, 5, 6], [7, 8, 9, 0, 0, 0]])
@@ -70,7 +57,7 @@ def test_the_graph_computes_what_was_trained() -> None:
 
 
 def test_the_weights_belong_to_their_report() -> None:
-    assert verifier.version_of() in verifier.REPORT_FILE.read_text()
+    assert weights.version_of(verifier.WEIGHTS_FILE) in verifier.REPORT_FILE.read_text()
     assert verifier.load().shape == VerifierShape()
     assert verifier.WEIGHTS_FILE.stat().st_size < 2 << 20
 

@@ -102,3 +102,17 @@ def test_topics() -> None:
     assert topic_of([embedding(1, 0.9)], topics) == "b"
     assert topic_of([embedding(-1, 0)], topics) is None
     assert topic_of([], topics) is None
+
+
+@pytest.mark.parametrize("text", ["\u200b" * 300_000, "ab" * 150_000, "a " * 150_000], ids=range(3))
+def test_bait_costs_no_more_than_its_length(text: str) -> None:
+    rules = UserRules([UserRule("slow", r"(a+)+b$|(?:a|b|ab)*c|(\w+\s?)+!", 64), word_rule("word", "needle")])
+    assert [span.entity for span in rules.scan(f"{text} needle")][-1] == "word"
+
+
+def test_a_hundred_thousand_tiny_pieces() -> None:
+    stream = UserRules([word_rule("word", "needle"), UserRule("code", "x[0-9]{3}", 8)]).open()
+    text = "the needle of x123 and " * 4348
+    segments = [segment for letter in text for segment in stream.feed(letter)] + stream.close()
+    assert "".join(segment.text for segment in segments) == text
+    assert sum(len(segment.spans) for segment in segments) == 2 * 4348

@@ -17,13 +17,14 @@ from extproc.policies.redact_answers import AnswerRedactor, Channel
 from extproc.policies.redact_exchange import Direction, Redaction, Rules
 from tests.helpers.redacting import (
     DONE,
+    MAIL,
     Redacting,
     asked,
+    at_once,
     event,
     streamed,
+    whole_chat,
 )
-
-MAIL = "ann.lee@example.com"
 
 
 class TestBadInput:
@@ -59,15 +60,17 @@ class TestBadInput:
         fragments = [Delta(tool_calls=[{"index": 0, "function": {"arguments": piece}}]) for piece in pieces]
         for events in ([Delta(text=text)], [Delta(text=piece) for piece in pieces], fragments):
             for one in events:
-                redactor.pass_on([one])
-        (whole,) = redactor.pass_on([Delta(text=f" {MAIL}", finish_reason="stop")])
+                at_once(redactor.pass_on([one]))
+        (whole,) = at_once(redactor.pass_on([Delta(text=f" {MAIL}", finish_reason="stop")]))
         assert isinstance(whole, Delta)
         assert whole.text.endswith(" <EMAIL_ADDRESS>")
 
     def test_ten_megabytes_of_zero_width_letters(self, tmp_path: Path) -> None:
         redactor, redaction = self.redactor(tmp_path)
         text = "\u200b" * (10 * 1024 * 1024 // 3)
-        passed = redactor.pass_on([Delta(text=text), Delta(text=f" {MAIL} "), Delta(finish_reason="stop"), Done()])
+        passed = at_once(
+            redactor.pass_on([Delta(text=text), Delta(text=f" {MAIL} "), Delta(finish_reason="stop"), Done()])
+        )
         said = "".join(event.text for event in passed if isinstance(event, Delta))
         assert said == f"{text} <EMAIL_ADDRESS> "
         assert redaction.changed == 1
@@ -77,8 +80,10 @@ class TestBadInput:
         text = (f"{'x' * 30} {MAIL} " * 2000)[:100_000]
         said = ""
         for letter in text:
-            said += "".join(event.text for event in redactor.pass_on([Delta(text=letter)]) if isinstance(event, Delta))
-        said += "".join(event.text for event in redactor.pass_on([Done()]) if isinstance(event, Delta))
+            said += "".join(
+                event.text for event in at_once(redactor.pass_on([Delta(text=letter)])) if isinstance(event, Delta)
+            )
+        said += "".join(event.text for event in at_once(redactor.pass_on([Done()])) if isinstance(event, Delta))
         assert said.count("<EMAIL_ADDRESS>") == text.count(MAIL)
 
     async def test_a_card_number_in_five_chunks(self, tmp_path: Path) -> None:
@@ -114,3 +119,26 @@ class TestBadInput:
         exchanged = await Redacting(tmp_path).ask(lambda _: answer, messages=asked("?"), stream=True)
         assert exchanged.body.endswith(DONE)
         assert MAIL.encode() not in exchanged.body
+
+    @pytest.mark.parametrize("depth", [1, 40, 3000])
+    async def test_content_parts_within_parts_are_refused_not_passed_unread(self, tmp_path: Path, depth: int) -> None:
+        parts = '{"type":"text","text":' * depth + f'"{MAIL}"' + "}" * depth
+        body = f'{{"model":"talker","messages":[{{"role":"user","content":[{parts}]}}]}}'
+        exchanged = await Redacting(tmp_path).send(body.encode())
+        if depth == 1:
+            assert exchanged.forwarded["messages"][0]["content"] == [{"type": "text", "text": "<EMAIL_ADDRESS>"}]
+        else:
+            assert (exchanged.status, exchanged.forwarded) == (400, {})
+
+    async def test_a_request_that_is_no_utf8_is_refused(self, tmp_path: Path) -> None:
+        body = b'{"model":"talker","messages":[{"role":"user","content":"\xff' + MAIL.encode() + b'"}]}'
+        exchanged = await Redacting(tmp_path).send(body)
+        assert (exchanged.status, exchanged.forwarded) == (400, {})
+        assert MAIL.encode() not in exchanged.body
+
+    async def test_placeholders_that_nobody_issued(self, tmp_path: Path) -> None:
+        forged = "".join(f"<EMAIL_ADDRESS_{number}_bcdfgh><PERSON_{number}_" for number in range(20))
+        inside = Redacting(tmp_path, requests={"action": "pseudonymise"})
+        exchanged = await inside.ask(lambda _: [whole_chat(forged)], messages=asked(f"{MAIL} {forged}"))
+        assert exchanged.text == forged
+        assert MAIL not in exchanged.body.decode()

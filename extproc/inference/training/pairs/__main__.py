@@ -36,7 +36,7 @@ def main() -> None:
 def run(out: Path | None, start_from: Path | None, count: int, seed: int, learning_rate: float) -> None:
     import numpy as np
 
-    from extproc.inference import minilm, verifier
+    from extproc.inference import minilm, verifier, weights
     from extproc.inference.training.grammar import Part
     from extproc.inference.training.pairs import train
     from extproc.inference.training.pairs.generate import Composer
@@ -44,6 +44,7 @@ def run(out: Path | None, start_from: Path | None, count: int, seed: int, learni
 
     out = out or verifier.WEIGHTS_FILE.parent
     out.mkdir(parents=True, exist_ok=True)
+    made_file = out / verifier.WEIGHTS_FILE.name
     began_s = time.monotonic()
     read = minilm.checkpoint()
     words = [word for word in read.tokenizer["model"]["vocab"] if word.isalpha() and word.isascii() and len(word) > 3]
@@ -57,10 +58,8 @@ def run(out: Path | None, start_from: Path | None, count: int, seed: int, learni
         tokenizer = PairTokenizer(file)
         made = train.batches(training, tokenizer)
         trained = train.train(read.shape, shape, dict(read.weights), made, schedule, _say, before)
-        verifier.save(
-            out / verifier.WEIGHTS_FILE.name, shape, {name: np.asarray(value) for name, value in trained.items()}
-        )
-        made_verifier = verifier.load(out / verifier.WEIGHTS_FILE.name)
+        weights.save(made_file, shape, {name: np.asarray(value) for name, value in trained.items()})
+        made_verifier = verifier.load(made_file)
         figures = _held_out(read, made_verifier, tokenizer, held_out)
     command = f"--pairs {count} --seed {seed} --learning-rate {learning_rate}"
     report = {

@@ -23,6 +23,7 @@ from extproc.clock import Clock
 from extproc.config.model import GatewayConfig
 from extproc.edge.server import Server, server_of
 from extproc.edge.service import Service, Write
+from extproc.endpoint_watch import EndpointWatch
 from extproc.errors import ConfigError, DependencyError
 from extproc.fallback import OtherPools
 from extproc.journey import Journey, Runtime
@@ -30,7 +31,10 @@ from extproc.policies import pipeline
 from extproc.policies.interface import Services
 from extproc.resources import Resources, Tasks
 from extproc.routing import catalog
+from extproc.routing.envoy_health import DownBoard
+from extproc.routing.envoy_health import board_of as down_board_of
 from extproc.routing.load_board import LoadBoard, board_of
+from extproc.routing.pool_calls import PoolCalls
 from extproc.stores.databases import databases_of
 from extproc.stores.spool import spool_of_process
 from extproc.telemetry import logs
@@ -52,6 +56,7 @@ class Worker:
         self._metrics = Metrics(CollectorRegistry())
         self._tasks = Tasks()
         self._loads = LoadBoard(board_of(run_dir))
+        self._endpoints = EndpointWatch(self._loads, DownBoard(down_board_of(run_dir)), self._clock, self._metrics)
         self._databases = databases_of(os.environ, run_dir)
         self._usage: UsageLog
         self._audit: Trail
@@ -73,10 +78,10 @@ class Worker:
         self._resources = Resources(config, self._clock, self._metrics)
         await self._resources.prepare(config)
         self._runtime = self._build(config)
-        looking = asyncio.get_running_loop().create_task(self._loads.keep_looking())
+        loop = asyncio.get_running_loop()
+        looking = [loop.create_task(look) for look in (self._loads.keep_looking(), self._endpoints.keep())]
         await self._server.start(config.service.addresses[self._index % len(config.service.addresses)])
         stop = asyncio.Event()
-        loop = asyncio.get_running_loop()
         loop.add_signal_handler(signal.SIGTERM, stop.set)
         loop.add_signal_handler(signal.SIGINT, stop.set)
         loop.add_signal_handler(signal.SIGHUP, lambda: self._tasks.spawn(self._reload()))
@@ -84,9 +89,11 @@ class Worker:
         supervisor.send(b"1")
         await stop.wait()
         loop.remove_reader(supervisor)
-        looking.cancel()
         await self._server.drain(config.service.drain_timeout_s, config.service.notice_s)
+        for task in looking:
+            task.cancel()
         await self._tasks.finish(pipeline.CLOSE_DEADLINE_S)
+        await self._endpoints.close()
         await self._resources.close()
         await asyncio.to_thread(self._audit.close, pipeline.CLOSE_DEADLINE_S)
 
@@ -95,6 +102,7 @@ class Worker:
 
     def _build(self, config: GatewayConfig) -> Runtime:
         self._catalog, held = catalog.build(config, self._catalog), self._resources
+        self._endpoints.take_up(config)
         services = Services(
             catalog=self._catalog,
             keys=held.keys.cache,
@@ -115,11 +123,12 @@ class Worker:
             verifier=held.verifier,
             audit=self._audit,
             tracer=held.traces.tracer,
+            endpoints=self._endpoints.book,
             clock=self._clock,
         )
         built = pipeline.build(config.policies, services)
         address = config.fallback_address
-        others = None if address is None else OtherPools(services.catalog, held.calls.at(address), self._metrics)
+        others = None if address is None else _other_pools(services, held.calls.at(address))
         return Runtime(built, config.gateway.max_body_bytes, self._tasks.spawn, others)
 
     async def _reload(self) -> None:
@@ -145,6 +154,10 @@ class Worker:
         self._runtime = self._build(config)
         self._metrics.reloaded("taken")
         _log.info("configuration in force", extra={"version": config.version})
+
+
+def _other_pools(services: Services, calls: PoolCalls) -> OtherPools:
+    return OtherPools(services.catalog, calls, services.metrics, services.endpoints, services.clock)
 
 
 def main() -> int:

@@ -13,18 +13,25 @@ from contextlib import aclosing
 
 from msgspec import Struct
 
+from extproc.clock import Clock
 from extproc.dialects.answer import AnswerEvent, Failed
 from extproc.dialects.interface import AnswerDecoder, InvalidRequest, UpstreamCall
 from extproc.errors import DependencyError
 from extproc.policies.context import RequestContext, Served
 from extproc.policies.count_tokens import measure
+from extproc.policies.limit_expected import expected_tokens
 from extproc.rejection import Rejection, upstream_failed
 from extproc.routing.catalog import Catalog, Fallback, Pool
+from extproc.routing.endpoint_book import EndpointBook
+from extproc.routing.endpoints import Choice, choose
 from extproc.routing.pool_calls import PoolAnswer, PoolCalls
 from extproc.telemetry.metrics import Metrics
 
 STAMP = "x-extproc-pool"
 """The request header that generated routes match on. Clients can't set it: Envoy strips theirs before we see them."""
+
+ENDPOINT = "x-gateway-destination-endpoint"
+"""The request header with the endpoints for Envoy to try, in order, where the service chooses them. As the stamp."""
 
 _NAME = "fallback"
 # Of one hop, or about the body as the client sent it, or Envoy's own.
@@ -60,10 +67,19 @@ def failure_before_answer(events: Sequence[AnswerEvent]) -> Rejection | None:
 class OtherPools:
     """The fallbacks of one configuration version."""
 
-    def __init__(self, catalog: Catalog, calls: PoolCalls, metrics: Metrics) -> None:
+    def __init__(
+        self,
+        catalog: Catalog,
+        calls: PoolCalls,
+        metrics: Metrics,
+        endpoints: EndpointBook | None = None,
+        clock: Clock | None = None,
+    ) -> None:
         self._catalog = catalog
         self._calls = calls
         self._metrics = metrics
+        self._endpoints = EndpointBook() if endpoints is None else endpoints
+        self._clock = clock or Clock()
 
     async def answer(self, ctx: RequestContext) -> Batches:
         """What the first pool says that begins to answer; nothing when none does. Writes `ctx.served` before that."""
@@ -99,8 +115,11 @@ class OtherPools:
     async def _ask(self, ctx: RequestContext, question: _Question) -> Batches:
         call, pool = question.call, question.served.pool
         body = ctx.body if call.body is None else call.body
+        headers, choice = _headers(ctx, question), self._choose(ctx, pool)
+        if choice is not None:
+            headers[ENDPOINT] = ",".join(choice.order)
         try:
-            async with self._calls.ask(ctx.head.method, call.path, _headers(ctx, question), body) as answer:
+            async with self._calls.ask(ctx.head.method, call.path, headers, body) as answer:
                 decoder = pool.dialect.decoder(ctx.request, answer.status, answer.headers.get("content-type", ""))
                 question.served.body_headers = _body_headers(answer.headers)
                 async with aclosing(_decoded(answer, decoder)) as batches:
@@ -108,6 +127,15 @@ class OtherPools:
                         yield batch
         except DependencyError:
             yield [Failed(upstream_failed("The model server's answer broke off."))], True
+        finally:
+            if choice is not None:
+                choice.release()
+
+    def _choose(self, ctx: RequestContext, pool: Pool) -> Choice | None:
+        endpoints = self._endpoints.of(pool.name)
+        if endpoints is None:
+            return None
+        return choose(endpoints, max(1, expected_tokens(ctx)), self._clock.monotonic())
 
 
 def _failed(ctx: RequestContext) -> Pool:
@@ -145,13 +173,15 @@ async def _question(ctx: RequestContext, fallback: Fallback) -> _Question | None
 
 def _now_serves(ctx: RequestContext, question: _Question) -> None:
     ctx.served = question.served
+    if ctx.choice is not None:
+        ctx.choice.release()
     if question.served.pool is not _failed(ctx):
         ctx.not_for_others.add(_NAME)  # kept under the name of the pool that did not answer, it stays when that does
     if question.prompt_tokens is not None and not ctx.progress.upstream_usage:
         ctx.progress.totals.prompt_tokens = question.prompt_tokens
 
 
-def _headers(ctx: RequestContext, question: _Question) -> Mapping[str, str]:
+def _headers(ctx: RequestContext, question: _Question) -> dict[str, str]:
     """The client's, as Envoy sends them to any pool: what is secret is removed by the route."""
     call = question.call
     kept = {

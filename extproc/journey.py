@@ -42,7 +42,7 @@ from extproc.exchange.messages import (
     Send,
     StartResponse,
 )
-from extproc.fallback import STAMP, OtherPools, failure_before_answer
+from extproc.fallback import ENDPOINT, STAMP, OtherPools, failure_before_answer
 from extproc.policies import interface as policy
 from extproc.policies.account import facts_known_at_forward
 from extproc.policies.context import RequestContext
@@ -235,6 +235,8 @@ class Journey:
         set_headers = [(":path", call.path), (STAMP, pool.name), *call.set_headers]
         if ctx.affinity_key is not None:
             set_headers.append((AFFINITY, ctx.affinity_key))
+        if ctx.choice is not None and ctx.choice.named:
+            set_headers.append((ENDPOINT, ",".join(ctx.choice.order)))
         if ctx.destination is not None and ctx.destination.mirror:
             set_headers.append((MIRROR_STAMP, ctx.destination.mirror))
         return Forward(tuple(set_headers), call.remove_headers, call.body, facts_known_at_forward(ctx))
@@ -249,6 +251,8 @@ class Journey:
             self._ctx.route = Route()
         ctx = self._ctx
         ctx.progress.status = status = int(event.headers.get(":status", "0"))
+        if ctx.choice is not None:
+            ctx.choice.answered(status, event.endpoint, self._clock.monotonic())
         pool = ctx.pool
         if not self._exchange.forwarded or pool is None:
             await self._pass_through(event.last)

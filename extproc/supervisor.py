@@ -33,6 +33,8 @@ from extproc.model_loader import ModelLoader
 from extproc.policies import pipeline
 from extproc.policies.limit_adaptive import TIERS
 from extproc.policies.limit_settings import Settings as LimitSettings
+from extproc.routing.envoy_health import HealthWatch
+from extproc.routing.envoy_health import board_of as down_board_of
 from extproc.routing.load_board import LoadBoard, board_of
 from extproc.routing.load_poller import LoadPoller, Watched
 from extproc.stores.audit_anchors import AuditAnchors
@@ -149,6 +151,7 @@ class Supervisor:
         self._decisions = Decisions()
         self._board = board_of(run_dir)
         self._poller = LoadPoller(self._board, _watched(config))
+        self._health = HealthWatch(down_board_of(run_dir), config)
         self._models = ModelLoader(config, self._metrics.model_mesh)
         self._audit = trail_of(config.audit, self._metrics)
         self._guardrails = GuardrailWatch(config, self._audit.record)
@@ -169,7 +172,13 @@ class Supervisor:
         anchoring = loop.create_task(self._anchor())
         feeding = [loop.create_task(feed.run()) for feed in self._feeds]
         running = [loop.create_task(worker.keep_running()) for worker in self._workers]
-        looks = (self._watch_file(), self._poller.run(), self._guardrails.run(), self._models.run())
+        looks = (
+            self._watch_file(),
+            self._poller.run(),
+            self._health.run(),
+            self._guardrails.run(),
+            self._models.run(),
+        )
         watching = [loop.create_task(look) for look in looks]
         await self._stop.wait()
         for task in watching:
@@ -259,6 +268,7 @@ class Supervisor:
         for feed in self._feeds:
             feed.change(_ledger(config))
         self._poller.change(_watched(config))
+        self._health.change(config)
         self._guardrails.change(config)
         self._models.change(config)
         self._config = config

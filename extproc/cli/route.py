@@ -87,6 +87,7 @@ class _Explained:
         self._principal = Principal(arguments.principal, arguments.team, arguments.tier, frozenset({"*"}))
         now_s = time.time() if arguments.at is None else arguments.at
         self._facts = facts_of(self._request, self._principal, self._headers, now_s)
+        self._config, self._asks_redis = config, not arguments.no_redis
         self._changes, self._heard = _heard(config, arguments)
         self._destinations = Destinations(self._catalog, self)
         self._rules: Rules = Rules(settings.rules, self._destinations.serves)
@@ -112,7 +113,17 @@ class _Explained:
             "model": destination.model.name,
             "pool": destination.pool.name,
             "cascade": _cascade(destination),
+            "endpoints": self._endpoints(destination),
         }
+
+    def _endpoints(self, destination: "Destination") -> dict[str, Any] | None:
+        from extproc.cli.route_endpoints import explained_endpoints
+
+        model, request = destination.model, self._request
+        limit = request.output_limit_tokens
+        answer = (model.output_cap_tokens if limit is None else limit) * request.choices
+        prompt = 0 if model.tokenizer is None else model.tokenizer.count_request(request)
+        return explained_endpoints(self._config, destination.pool.name, prompt + answer, redis=self._asks_redis)
 
     def _try_rules(self) -> "tuple[CompiledRule | None, list[dict[str, str]]]":
         steps = []
@@ -229,3 +240,14 @@ def _print(report: dict[str, Any]) -> None:
     if cascade is not None:
         print(f"cascade {cascade['name']}: first model {cascade['first']} in pool {cascade['pool']}, then")
     print(f"model {report['model']}\npool {report['pool']}")
+    if report["endpoints"] is not None:
+        _print_endpoints(report["endpoints"])
+
+
+def _print_endpoints(report: dict[str, Any]) -> None:
+    for one in report["order"]:
+        busy = f", busy {one['busy']:g}" if report["strategy"] == "gpu_aware" else ""
+        state = "out" if one["unhealthy"] else "first choice" if one["first_choice"] else "then"
+        print(f"endpoint {one['endpoint']}: {state}, {one['pending_tokens']} tokens pending{busy}")
+    for what in report["unknown"]:
+        print(f"not known: {what}")

@@ -15,13 +15,21 @@ HeaderName = Annotated[str, pydantic.StringConstraints(pattern=r"^[a-z0-9][a-z0-
 
 
 class Balancing(enum.StrEnum):
-    """How Envoy picks an endpoint for one of a pool's requests: a cluster by its weight and then its endpoints in turn,
-    or one of all the pool's endpoints in turn, the less busy of two, or the one that a key belongs to."""
+    """How an endpoint is picked for one of a pool's requests. By Envoy: a cluster by its weight and then its endpoints
+    in turn, or one of all the pool's endpoints in turn, the less busy of two, or the one that a key belongs to. By the
+    service, which knows tokens: the one with the fewest of them pending, or the one whose GPUs have most to spare."""
 
     WEIGHTED = "weighted"
     ROUND_ROBIN = "round_robin"
     LEAST_REQUEST = "least_request"
     CONSISTENT_HASH = "consistent_hash"
+    LEAST_TOKENS = "least_tokens"
+    GPU_AWARE = "gpu_aware"
+
+    @property
+    def is_ours(self) -> bool:
+        """The service names the endpoint, and Envoy picks another only where that one fails."""
+        return self in (Balancing.LEAST_TOKENS, Balancing.GPU_AWARE)
 
 
 class HashBy(enum.StrEnum):
@@ -70,3 +78,29 @@ class ConsistentHash(Section):
         if self.header is not None and self.header.startswith(_OURS):
             raise ValueError(f"clients can't send {_OURS} headers")
         return self
+
+
+_Share = Annotated[float, pydantic.Field(ge=0.0, le=100.0)]
+
+
+class GpuAware(Section):
+    """How busy an endpoint is: the sum of what its server says of itself and of the tokens pending there, each as a
+    share of what makes it full, each times its weight here."""
+
+    queue: _Share = 1.0
+    """Weight of the requests that wait at the server, as a share of the pool's `full_queue`."""
+
+    kv_cache: _Share = 1.0
+    """Weight of the share of its KV cache in use."""
+
+    gpu: _Share = 0.5
+    """Weight of its GPUs' utilisation. A server that batches well has a busy GPU and room for more."""
+
+    gpu_memory: _Share = 0.25
+    """Weight of the share of its GPUs' memory in use. Servers that take all of it when they start say nothing by it."""
+
+    tokens: _Share = 1.0
+    """Weight of the tokens pending, which the gateway knows at once: what a server says may be seconds old."""
+
+    full_tokens: Annotated[int, pydantic.Field(ge=1, le=1_000_000_000)] = 16_384
+    """So many pending tokens count as a full endpoint."""

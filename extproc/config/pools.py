@@ -10,7 +10,7 @@ from typing import Annotated
 import pydantic
 
 from extproc.config.address import HostPort
-from extproc.config.balancing import Balancing, ConsistentHash
+from extproc.config.balancing import Balancing, ConsistentHash, GpuAware
 from extproc.config.section import ModelName, Name, Seconds, Section
 from extproc.config.tls import UpstreamTls
 from extproc.operation import Operation
@@ -132,10 +132,13 @@ class Pool(Section):
 
     balancing: Balancing = Balancing.WEIGHTED
     """How an endpoint is picked: `weighted` (a cluster by its weight, then its endpoints in turn), or among all
-    endpoints at once `round_robin`, `least_request` or `consistent_hash`."""
+    endpoints at once `round_robin`, `least_request`, `consistent_hash`, `least_tokens` or `gpu_aware`."""
 
     consistent_hash: ConsistentHash | None = None
     """The key of a request, with `balancing: consistent_hash`."""
+
+    gpu_aware: GpuAware | None = None
+    """What makes an endpoint busy, with `balancing: gpu_aware`."""
 
     full_queue: _Count = 16
     """So many requests that wait at one server are full pressure."""

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 
 from extproc.config.address import MAX_SOCKET_PATH_BYTES, TcpAddress
+from extproc.config.balancing import Balancing
 from extproc.config.cascade_references import broken_cascades
 from extproc.config.document import Key
 from extproc.config.identities import Credentials
@@ -157,8 +158,11 @@ def _model(key: Key, model: Model, pools: Mapping[str, Pool]) -> Iterator[Findin
             able = ", ".join(sorted(CARRIES[dialect]))
             yield (*key, "operations", index), f"the {dialect} dialect of pool {model.pool} carries {able}"
     takes_one_text = dialect is DialectName.TRITON_GENERATE
-    if takes_one_text and Operation.CHAT in model.operations and model.chat_template is None:
-        yield key, "chat over triton-generate needs a chat_template, because the server takes one text"
+    if takes_one_text and Operation.CHAT in model.operations:
+        if model.chat_template is None:
+            yield key, "chat over triton-generate needs a chat_template, because the server takes one text"
+        elif model.tokenizer is None:
+            yield (*key, "chat_template"), "nothing renders it without a tokenizer"
 
 
 def _tiktoken(key: Key, tokenizer: TiktokenTokenizer) -> Iterator[Finding]:
@@ -173,6 +177,10 @@ def _pool(key: Key, pool: Pool) -> Iterator[Finding]:
         yield (*key, "clusters"), "every weight is 0, so nothing would be served"
     if pool.consistent_hash is not None and pool.hashing is None:
         yield (*key, "consistent_hash"), f"balancing is {pool.balancing}, which has no keys"
+    if pool.gpu_aware is not None and pool.balancing is not Balancing.GPU_AWARE:
+        yield (*key, "gpu_aware"), f"balancing is {pool.balancing}"
+    if pool.balancing.is_ours:
+        yield from _choosing(key, pool)
     tls = pool.tls
     nameless = tls is not None and tls.server_name is None and tls.spiffe_id is None
     seen: dict[TcpAddress, str] = {}
@@ -185,3 +193,13 @@ def _pool(key: Key, pool: Pool) -> Iterator[Finding]:
             seen[endpoint] = name
             if nameless and endpoint.is_ip:
                 yield (*key, "tls"), f"{endpoint} is no name: give server_name or spiffe_id"
+
+
+def _choosing(key: Key, pool: Pool) -> Iterator[Finding]:
+    """Envoy takes addresses from the service, and never looks a name up for it."""
+    for name, cluster in pool.clusters.items():
+        for index, endpoint in enumerate(cluster.endpoints):
+            if not endpoint.is_ip:
+                yield (*key, "clusters", name, "endpoints", index), f"with {pool.balancing} it has to be an IP address"
+        if pool.balancing is Balancing.GPU_AWARE and not cluster.metrics:
+            yield (*key, "clusters", name), "gpu_aware needs its metrics"

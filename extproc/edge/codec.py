@@ -53,6 +53,15 @@ POOLS_ATTRIBUTE = "xds.virtual_host_name"
 
 POOLS_PREFIX = "pools:"
 
+ENDPOINT_ATTRIBUTE = "upstream.address"
+"""The response attribute that says which endpoint answered, where Envoy is configured to tell it."""
+
+DETAILS_ATTRIBUTE = "response.code_details"
+"""The response attribute that says who made the answer, and why; with the endpoint's, and as little without it."""
+
+_OVERFLOW = "overflow"
+"""Part of the details where a circuit breaker let nothing through: the endpoint was chosen, and never asked."""
+
 _DOUBLE = struct.Struct("<d")
 
 
@@ -68,7 +77,8 @@ def decode(message: ProcessingRequest) -> Event:
         headers, last = _headers(message.request_headers), message.request_headers.end_of_stream
         return RequestHeaders(headers, last, _pools(message), _claims(message))
     if kind == "response_headers":
-        return ResponseHeaders(_headers(message.response_headers), message.response_headers.end_of_stream)
+        headers, last = _headers(message.response_headers), message.response_headers.end_of_stream
+        return ResponseHeaders(headers, last, _endpoint(message))
     if kind == "request_trailers":
         return RequestTrailers()
     if kind == "response_trailers":
@@ -100,9 +110,20 @@ def _claims(message: ProcessingRequest) -> Claims:
 
 
 def _pools(message: ProcessingRequest) -> frozenset[str] | None:
+    name = _attribute(message, POOLS_ATTRIBUTE)
+    return None if name is None else _pools_named(name)
+
+
+def _endpoint(message: ProcessingRequest) -> str:
+    if not message.attributes or _OVERFLOW in (_attribute(message, DETAILS_ATTRIBUTE) or ""):
+        return ""
+    return _attribute(message, ENDPOINT_ATTRIBUTE) or ""
+
+
+def _attribute(message: ProcessingRequest, name: str) -> str | None:
     for attributes in message.attributes.values():
-        if POOLS_ATTRIBUTE in attributes.fields:
-            return _pools_named(attributes.fields[POOLS_ATTRIBUTE].string_value)
+        if name in attributes.fields:
+            return attributes.fields[name].string_value
     return None
 
 

@@ -41,8 +41,12 @@ class RequestTrailers(Struct, frozen=True):
 
 
 class ResponseHeaders(Struct, frozen=True):
+    """`endpoint`: `host:port` of the server that answers, where Envoy says so; empty, too, where its circuit breaker
+    did before any server was asked."""
+
     headers: dict[str, str]
     last: bool = False
+    endpoint: str = ""
 
 
 class ResponseBody(Struct, frozen=True):

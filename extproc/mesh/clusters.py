@@ -12,6 +12,7 @@ import math
 from collections.abc import Iterator, Mapping
 from urllib.parse import quote
 
+from betterproto2 import Message
 from envoy_data_plane.envoy.config.cluster.v3 import (
     CircuitBreakers,
     CircuitBreakersThresholds,
@@ -24,6 +25,8 @@ from envoy_data_plane.envoy.config.cluster.v3 import (
     ClusterDnsLookupFamily,
     ClusterLbPolicy,
     ClusterRingHashLbConfig,
+    LoadBalancingPolicy,
+    LoadBalancingPolicyPolicy,
     OutlierDetection,
     UpstreamConnectionOptions,
 )
@@ -44,6 +47,11 @@ from envoy_data_plane.envoy.config.endpoint.v3 import (
     LocalityLbEndpoints,
 )
 from envoy_data_plane.envoy.extensions.clusters.aggregate.v3 import ClusterConfig as AggregateConfig
+from envoy_data_plane.envoy.extensions.load_balancing_policies.least_request.v3 import LeastRequest
+from envoy_data_plane.envoy.extensions.load_balancing_policies.override_host.v3 import (
+    OverrideHost,
+    OverrideHostOverrideHostSource,
+)
 from envoy_data_plane.envoy.extensions.upstreams.http.v3 import (
     HttpProtocolOptions,
     HttpProtocolOptionsExplicitHttpConfig,
@@ -108,6 +116,9 @@ def _cluster(name: str, pool_name: str, pool: Pool, members: Mapping[str, pools.
 
 def _balance(cluster: Cluster, pool: Pool) -> None:
     hashing = pool.hashing
+    if pool.balancing.is_ours:
+        cluster.load_balancing_policy = _named_by_service()
+        return
     if hashing is None:
         least = pool.balancing is Balancing.LEAST_REQUEST
         cluster.lb_policy = ClusterLbPolicy.LEAST_REQUEST if least else ClusterLbPolicy.ROUND_ROBIN
@@ -120,6 +131,21 @@ def _balance(cluster: Cluster, pool: Pool) -> None:
     if hashing.max_load_percent is not None and cluster.common_lb_config is not None:
         bound = ClusterCommonLbConfigConsistentHashingLbConfig(hash_balance_factor=hashing.max_load_percent)
         cluster.common_lb_config.consistent_hashing_lb_config = bound
+
+
+def _named_by_service() -> LoadBalancingPolicy:
+    """The endpoints that the service names, each attempt the next of them; without any, the less busy of two."""
+    least = LeastRequest(choice_count=2)
+    named = OverrideHost(
+        override_host_sources=[OverrideHostOverrideHostSource(header=names.ENDPOINT_HEADER)],
+        fallback_policy=_policy("envoy.load_balancing_policies.least_request", least),
+    )
+    return _policy("envoy.load_balancing_policies.override_host", named)
+
+
+def _policy(name: str, settings: Message) -> LoadBalancingPolicy:
+    one = LoadBalancingPolicyPolicy(typed_extension_config=wire.extension(name, settings))
+    return LoadBalancingPolicy(policies=[one])
 
 
 def _preferring(pool_name: str, pool: Pool, first: str) -> Cluster:

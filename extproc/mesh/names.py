@@ -32,6 +32,15 @@ POOLS_ATTRIBUTE = "xds.virtual_host_name"
 POOLS_PREFIX = "pools:"
 
 ENDPOINT_HEADER = "x-gateway-destination-endpoint"
+"""The endpoints that the service wants tried, in order, where it chooses them: the name in the endpoint picker protocol
+of the Gateway API's inference extension. It ends here, too."""
+
+ENDPOINT_ATTRIBUTE = "upstream.address"
+"""What Envoy tells the service with each answer: which endpoint it is from."""
+
+DETAILS_ATTRIBUTE = "response.code_details"
+"""And whether it is from any: with Envoy's own answers, why."""
+
 CLIENT_CONTROLS = ("x-extproc-cache-namespace", "x-extproc-cache-ttl", "x-extproc-priority")
 """The only `x-extproc-` headers that a client may send."""
 

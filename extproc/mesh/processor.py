@@ -84,6 +84,7 @@ def processor_filter(config: GatewayConfig) -> HttpFilter:
         status_on_error=HttpStatus(code=StatusCode.ServiceUnavailable),
         # A request is routed by the table that was there when it came. The service must know which, to stamp it.
         request_attributes=[names.POOLS_ATTRIBUTE],
+        response_attributes=_attributes_of_answers(config),
         # A mutation that Envoy refuses is a fault of the service; it should be seen, not skipped.
         mutation_rules=HeaderMutationRules(disallow_is_error=True),
         # The stamp has to be able to choose the route, so the one chosen before it is always forgotten.
@@ -95,6 +96,12 @@ def processor_filter(config: GatewayConfig) -> HttpFilter:
         stat_prefix="extproc",
     )
     return _once_requested(wire.extension("envoy.filters.http.ext_proc", processor))
+
+
+def _attributes_of_answers(config: GatewayConfig) -> list[str]:
+    """Where the service chooses endpoints, it has to know which of its choices answered."""
+    choosing = any(pool.balancing.is_ours for pool in config.pools.values())
+    return [names.ENDPOINT_ATTRIBUTE, names.DETAILS_ATTRIBUTE] if choosing else []
 
 
 def _forwarded(config: GatewayConfig) -> MetadataOptionsMetadataNamespaces | None:

@@ -49,7 +49,7 @@ def upstream_headers() -> HttpFilter:
     chooses.
     """
     mutations = Mutations(
-        request_mutations=[wire.mutate_remove(names.AFFINITY_HEADER)],
+        request_mutations=[wire.mutate_remove(names.AFFINITY_HEADER), wire.mutate_remove(names.ENDPOINT_HEADER)],
         response_mutations=[
             wire.mutate_remove_prefix(names.HEADER_PREFIX),
             wire.mutate_remove_prefix("x-ratelimit-"),

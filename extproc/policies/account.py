@@ -165,6 +165,7 @@ def facts_known_at_end(ctx: RequestContext, termination: Termination) -> Facts:
         **_cascade_facts(ctx),
         **_guard_facts(ctx),
         **_queue_facts(ctx),
+        **_endpoint_facts(ctx),
     }
     if progress.first_bytes_s is not None:
         facts["ttft_ms"] = round((progress.first_bytes_s - ctx.arrived_s) * 1e3, 3)
@@ -201,6 +202,14 @@ def _queue_facts(ctx: RequestContext) -> Facts:
         return {}
     waited_ms = round(place.waited_s * 1e3, 3)
     return {"priority": place.priority.name, "queue_position": place.position, "queued_ms": waited_ms}
+
+
+def _endpoint_facts(ctx: RequestContext) -> Facts:
+    """Empty where Envoy chose, or another pool served."""
+    choice = ctx.choice
+    if choice is None or ctx.served is not None:
+        return {}
+    return {"endpoint": choice.answered_by, "endpoint_chosen": choice.order[0]}
 
 
 def _guard_facts(ctx: RequestContext) -> Facts:

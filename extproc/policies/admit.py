@@ -17,7 +17,7 @@ from extproc.policies.admit_place import Place
 from extproc.policies.admit_settings import Settings
 from extproc.policies.context import RequestContext
 from extproc.policies.interface import CONTINUE, Reject, Services, Termination, Verdict
-from extproc.policies.limit_expected import cap_tokens, prompt_tokens
+from extproc.policies.limit_expected import expected_tokens
 from extproc.rejection import Rejection, invalid_request, overloaded
 
 HEADER = "x-extproc-priority"
@@ -58,7 +58,7 @@ class Admit:
 
     async def _admit(self, ctx: RequestContext, line: Line, place: Place) -> Verdict:
         wait_s = self._settings.classes.waits_s[place.priority]
-        weight = min(MOST_TOKENS, max(1, _tokens(ctx)))
+        weight = min(MOST_TOKENS, max(1, expected_tokens(ctx)))
         ticket = Ticket(place.ticket, place.priority, weight, ctx.principal.id, int(wait_s * 1000))
         entry = await self._admissions.enter(line, ticket, self._settings.redis_lost)
         if entry.shared:
@@ -108,11 +108,3 @@ class Admit:
 _FULL = "The model is busy, and too many requests wait for it already."
 _SHED = "The model is busy, and more urgent requests took this one's place."
 _TOO_LONG = "The model is busy, and this request waited for as long as it may."
-
-
-def _tokens(ctx: RequestContext) -> int:
-    """What it will use: the prompt, and the answer as `limit` expects it."""
-    held = ctx.held
-    if held is not None and held.applied:
-        return held.size.prompt_tokens + held.size.output_tokens
-    return prompt_tokens(ctx) + cap_tokens(ctx)

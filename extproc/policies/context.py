@@ -19,6 +19,7 @@ from extproc.policies.semantic_exchange import Asked
 from extproc.principal import ANONYMOUS, Principal
 from extproc.routing.catalog import Model, Pool
 from extproc.routing.destinations import Destination
+from extproc.routing.endpoints import Choice
 from extproc.telemetry.spans import Trace
 from extproc.tokenization import ModelTokenizer
 
@@ -74,6 +75,7 @@ class RequestContext:
     filtering: Filtering | None = None  # content_filter: what it did, and its answer in the making
     guard: GuardResult | None = None  # guard: how much the request looks like an attack
     affinity_key: str | None = None  # affinity: which endpoint of the pool it keeps to; None: any
+    choice: Choice | None = None  # endpoint: which endpoints of the pool it had better go to; None: Envoy chooses
     admitted: bool = False  # account: no request policy before it has refused the request, so it goes to the model
     caching: Caching | None = None  # cache: what the caches do for it; None: it is nothing for a cache
     charged_as_used: bool = False  # limit: a known answer costs what it would have cost from a model

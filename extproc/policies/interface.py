@@ -30,6 +30,7 @@ from extproc.policies.context import RequestContext
 from extproc.principal import Principal
 from extproc.rejection import Rejection
 from extproc.routing.catalog import Catalog
+from extproc.routing.endpoint_book import EndpointBook
 from extproc.routing.experiments import Changes, NoChanges
 from extproc.routing.pressure import Calm, Pressure
 from extproc.telemetry.metrics import Metrics
@@ -198,4 +199,5 @@ class Services:
     model_uses: ModelUses = field(default_factory=AlwaysThere)
     tracer: Tracer = field(default_factory=NoTracer)
     experiments: Changes = field(default_factory=NoChanges)
+    endpoints: EndpointBook = field(default_factory=EndpointBook)
     databases: Keep | None = None

@@ -32,6 +32,14 @@ def cap_tokens(ctx: RequestContext) -> int:
     return (ctx.default_output_tokens if asked is None else asked) * request.choices
 
 
+def expected_tokens(ctx: RequestContext) -> int:
+    """What it will use: its prompt, and the answer as `limit` expects it; the cap where `limit` has nothing to do."""
+    held = ctx.held
+    if held is not None and held.applied:
+        return held.size.prompt_tokens + held.size.output_tokens
+    return prompt_tokens(ctx) + cap_tokens(ctx)
+
+
 class ExpectedOutput:
     """Of each key and model."""
 

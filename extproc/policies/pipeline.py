@@ -22,6 +22,7 @@ from extproc.policies.account import Account
 from extproc.policies.admit import Admit
 from extproc.policies.affinity import KeepToEndpoint
 from extproc.policies.cache import Cache
+from extproc.policies.choose_endpoint import ChooseEndpoint
 from extproc.policies.context import RequestContext
 from extproc.policies.count_tokens import CountTokens
 from extproc.policies.filter_content import FilterContent
@@ -79,6 +80,7 @@ ON_REQUEST: tuple[type[RequestPolicy], ...] = (
     Admit,
     LoadModel,
     KeepToEndpoint,
+    ChooseEndpoint,
     Account,
 )
 # On an answer that is known without a model, in place of what is left of the list above.
@@ -100,6 +102,7 @@ ON_CLOSE: tuple[type[ClosePolicy], ...] = (
     ScanTexts,
     CountTokens,
     Account,
+    ChooseEndpoint,
     LimitRequests,
     Admit,
     LoadModel,
@@ -341,6 +344,8 @@ def build(settings: Mapping[str, PolicySettings], services: Services) -> Pipelin
         del chosen[ScanTexts.name]
     if not any(pool.affinity for pool in services.catalog.pools.values()):
         del chosen[KeepToEndpoint.name]
+    if not services.endpoints:
+        del chosen[ChooseEndpoint.name]
     if not any(pool.on_demand for pool in services.catalog.pools.values()):
         del chosen[LoadModel.name]
     policies = {name: POLICIES[name](own, services) for name, own in chosen.items() if own.mode is not PolicyMode.OFF}

@@ -23,7 +23,7 @@ from extproc.config.pools import Pool
 from extproc.routing import triton_metrics
 from extproc.routing.load_board import PoolLoad, publish
 from extproc.routing.pressure import EndpointLoad, Ladder, Levels, mean_pressure
-from extproc.routing.triton_metrics import ModelLoad, ServerLoad
+from extproc.routing.triton_metrics import ServerLoad
 
 _MOST_AT_ONCE = 32
 _ENDPOINT_FACTS = {
@@ -181,8 +181,7 @@ class LoadPoller(Collector):
         said = self._said.get(server)
         if said is None or now_s - said.at_s > self._watched.config.polling.stale_after_s:
             return None
-        own = said.load.models.get(model, ModelLoad())
-        return EndpointLoad(said.at_s, own.queued, own.running, own.kv_cache, said.load.gpu, said.load.gpu_memory)
+        return triton_metrics.load_of(said.load, model, said.at_s)
 
 
 async def _page(answer: aiohttp.ClientResponse) -> str | None:

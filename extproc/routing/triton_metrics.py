@@ -13,6 +13,8 @@ from enum import StrEnum
 
 from msgspec import Struct
 
+from extproc.routing.pressure import EndpointLoad
+
 LIMIT_BYTES = 8 * 1024 * 1024
 """A larger page is not read."""
 
@@ -96,6 +98,12 @@ def parse(page: str) -> ServerLoad:
         sum(gpus) / len(gpus) if gpus else None,
         memory[_Field.GPU_MEMORY_USED] / total if total else None,
     )
+
+
+def load_of(server: ServerLoad, model: str, at_s: float) -> EndpointLoad:
+    """What a server said at `at_s` of itself and of one model."""
+    own = server.models.get(model, ModelLoad())
+    return EndpointLoad(at_s, own.queued, own.running, own.kv_cache, server.gpu, server.gpu_memory)
 
 
 def _samples(page: str) -> Iterator[_Sample]:

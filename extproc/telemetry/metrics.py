@@ -15,6 +15,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from extproc.telemetry.admission_metrics import AdmissionMetrics
 from extproc.telemetry.cache_metrics import CacheMetrics
 from extproc.telemetry.encoder_metrics import EncoderMetrics
+from extproc.telemetry.endpoint_metrics import EndpointMetrics
 from extproc.telemetry.exchange_metrics import ExchangeMetrics
 from extproc.telemetry.exemplars import Exemplars
 from extproc.telemetry.model_mesh_metrics import ModelMeshMetrics
@@ -76,6 +77,7 @@ class Metrics:
         self.encoder = EncoderMetrics(registry)
         self.cache = CacheMetrics(registry)
         self.admission = AdmissionMetrics(registry)
+        self.endpoints = EndpointMetrics(registry)
         self.routing = RoutingMetrics(registry)
         self.model_mesh = ModelMeshMetrics(registry)
         self.exchanges = ExchangeMetrics(registry, self.routing, Exemplars(os.environ.get(RUN_DIR)))

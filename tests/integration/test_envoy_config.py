@@ -42,6 +42,15 @@ CONFIGURATIONS = {
     "least request": pool("balancing: least_request, http2: true, retries: 0"),
     "round robin": pool("balancing: round_robin", '{a: {weight: 0, endpoints: ["a:1"]}, b: {endpoints: ["b:1"]}}'),
     "maglev": pool("balancing: consistent_hash"),
+    "the fewest tokens": pool(
+        "balancing: least_tokens",
+        '{a: {weight: 5, endpoints: ["10.0.0.1:1", "[::1]:3"]}, b: {weight: 0, endpoints: ["10.0.0.2:1"]}}',
+    ),
+    "the least busy GPU": pool(
+        "balancing: gpu_aware, fallback: [{pool: q}]",
+        '{a: {endpoints: ["10.0.0.1:1"], metrics: ["metrics.internal:8002"]}}',
+        more=_OTHER,
+    ),
     "an unbounded ring": pool(
         "balancing: consistent_hash, consistent_hash: {table: ring_hash, max_load_percent: null}",
         '{a: {weight: 999999, endpoints: ["a:1"]}, b: {endpoints: ["b:1", "127.0.0.1:2", "[::1]:3"]}}',

@@ -18,6 +18,7 @@ from extproc.exchange.messages import (
     ImmediateReply,
     Reply,
     RequestHeaders,
+    ResponseHeaders,
     TrailersReply,
 )
 from extproc.mesh import names
@@ -110,6 +111,19 @@ def routed_by(attribute: str, virtual_host: str) -> ProcessingRequest:
 def test_a_request_says_which_pools_it_can_be_routed_to(virtual_host: str, pools: set[str] | None) -> None:
     event = codec.decode(routed_by(names.POOLS_ATTRIBUTE, virtual_host))
     assert event == RequestHeaders({"a": "1"}, pools=None if pools is None else frozenset(pools))
+
+
+def test_an_answer_says_whose_it_is_where_envoy_tells() -> None:
+    message = ProcessingRequest()
+    message.response_headers.end_of_stream = True
+    assert codec.decode(message) == ResponseHeaders({}, last=True)
+    message.attributes["envoy.filters.http.ext_proc"].fields[names.ENDPOINT_ATTRIBUTE].string_value = "10.0.0.1:8000"
+    assert codec.decode(message) == ResponseHeaders({}, last=True, endpoint="10.0.0.1:8000")
+    details = message.attributes["envoy.filters.http.ext_proc"].fields[names.DETAILS_ATTRIBUTE]
+    details.string_value = "via_upstream"
+    assert codec.decode(message) == ResponseHeaders({}, last=True, endpoint="10.0.0.1:8000")
+    details.string_value = "upstream_reset_before_response_started{overflow}"
+    assert codec.decode(message) == ResponseHeaders({}, last=True)
 
 
 def test_another_body_mode_is_refused() -> None:

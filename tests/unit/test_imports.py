@@ -91,6 +91,7 @@ RULES = [
     Rule(("extproc.inference",), ("extproc.policies", "extproc.edge", "redis")),
     Rule(("extproc.stores",), ("extproc.policies", "extproc.edge", "grpc", "onnxruntime")),
     Rule(("extproc.routing",), (*GRPC, "extproc.edge")),
+    Rule(("extproc.routing.endpoints", "extproc.routing.endpoint_book"), (*IO, "os", "pathlib", "time")),
     Rule(
         ("extproc.mesh", "extproc.admin"), ("extproc.policies", "extproc.exchange", "extproc.edge", "extproc.dialects")
     ),
@@ -111,6 +112,7 @@ ONLY_IMPORTERS = [
         (
             "extproc.admin",
             "extproc.routing.load_poller",
+            "extproc.routing.envoy_health",
             "extproc.routing.pool_calls",
             "extproc.routing.model_repository",
             "extproc.model_loader",

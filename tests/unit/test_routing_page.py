@@ -7,12 +7,21 @@ import pytest
 import yaml
 
 from extproc.cli.main import main
+from extproc.config.balancing import Balancing
 
 PAGE = (pathlib.Path(__file__).resolve().parents[2] / "docs" / "routing.md").read_text()
 EXAMPLES = re.findall(r"^```yaml\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
 REST = {
     "keys": {"hash_secret": "0123456789abcdef"},
-    "models": {"m": {"pool": "chat", "operations": ["chat"], "chat_template": "chatml", "context_window": 100}},
+    "models": {
+        "m": {
+            "pool": "chat",
+            "operations": ["chat"],
+            "tokenizer": {"type": "tiktoken", "encoding": "cl100k_base"},
+            "chat_template": "chatml",
+            "context_window": 100,
+        }
+    },
 }
 
 
@@ -25,4 +34,4 @@ def test_extproc_check_finds_nothing_wrong(example: str, tmp_path: pathlib.Path)
 
 def test_every_strategy_has_an_example() -> None:
     strategies = {pool["balancing"] for example in EXAMPLES for pool in yaml.safe_load(example)["pools"].values()}
-    assert strategies == {"weighted", "round_robin", "least_request", "consistent_hash"}
+    assert strategies == set(Balancing)

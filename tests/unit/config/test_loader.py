@@ -20,6 +20,7 @@ models:
     operations: [chat, completions]
     chat_template: chatml
     context_window: 8192
+    tokenizer: {type: tiktoken, encoding: cl100k_base}
 pools:
   llm:
     dialect: triton-generate
@@ -76,13 +77,15 @@ def test_a_configuration_can_not_be_changed() -> None:
     [
         ("context_window", "context_windw",
          "8: models.chatty.context_windw: unknown key; did you mean context_window?"),
-        ("weight: 1", "wieght: 1", "15: pools.llm.clusters.a.wieght: unknown key; did you mean weight?"),
-        ("pools:", "pool:", "9: pool: unknown key; did you mean pools?"),
+        ("weight: 1", "wieght: 1", "16: pools.llm.clusters.a.wieght: unknown key; did you mean weight?"),
+        ("pools:", "pool:", "10: pool: unknown key; did you mean pools?"),
         ("    context_window: 8192\n", "", "4: models.chatty.context_window: this key is required"),
         ("8192", "'8192'", "8: models.chatty.context_window: Input should be a valid integer"),
         ("8192", "true", "8: models.chatty.context_window: Input should be a valid integer"),
-        ("weight: 1", "weight: 0", "13: pools.llm.clusters: every weight is 0, so nothing would be served"),
+        ("weight: 1", "weight: 0", "14: pools.llm.clusters: every weight is 0, so nothing would be served"),
         ("pool: llm", "pool: nowhere", "5: models.chatty.pool: there is no pool nowhere"),
+        ("    tokenizer: {type: tiktoken, encoding: cl100k_base}\n", "",
+         "7: models.chatty.chat_template: nothing renders it without a tokenizer"),
         ("    chat_template: chatml\n", "",
          "4: models.chatty: chat over triton-generate needs a chat_template, because the server takes one text"),
         ("triton-generate", "kserve",
@@ -93,24 +96,30 @@ def test_a_configuration_can_not_be_changed() -> None:
         ("8192", "8192\n    max_output_tokens: 9000",
          "9: models.chatty.max_output_tokens: more than the context_window"),
         ('["127.0.0.1:8000"]', '["127.0.0.1:8000", "127.0.0.1:8000"]',
-         "16: pools.llm.clusters.a.endpoints[1]: cluster a has it already"),
+         "17: pools.llm.clusters.a.endpoints[1]: cluster a has it already"),
         ('["127.0.0.1:8000"]', '["127.0.0.1:8000"]\n        metrics: ["127.0.0.1:8002", "127.0.0.1:8012"]',
-         "17: pools.llm.clusters.a.metrics: one for each of `endpoints`, in their order"),
-        ("127.0.0.1:8000", "127.0.0.1", "16: pools.llm.clusters.a.endpoints[0]: write host:port or [ipv6]:port"),
+         "18: pools.llm.clusters.a.metrics: one for each of `endpoints`, in their order"),
+        ("    clusters:", "    gpu_aware: {gpu: 0}\n    clusters:", "14: pools.llm.gpu_aware: balancing is weighted"),
+        ("    clusters:", "    balancing: gpu_aware\n    clusters:",
+         "16: pools.llm.clusters.a: gpu_aware needs its metrics"),
+        ('model: llm\n    clusters:\n      a:\n        weight: 1\n        endpoints: ["127.0.0.1:8000"]',
+         'model: llm\n    balancing: least_tokens\n    clusters: {a: {endpoints: ["triton:8000"]}}',
+         "15: pools.llm.clusters.a.endpoints[0]: with least_tokens it has to be an IP address"),
+        ("127.0.0.1:8000", "127.0.0.1", "17: pools.llm.clusters.a.endpoints[0]: write host:port or [ipv6]:port"),
         ("127.0.0.1:8000", "127.0.0.256:8000",
-         "16: pools.llm.clusters.a.endpoints[0]: the host is neither a name nor an IP address"),
+         "17: pools.llm.clusters.a.endpoints[0]: the host is neither a name nor an IP address"),
         ("hash_secret: 0123456789abcdef", "hash_secret: short", "1: keys: the secret has at least 16 characters"),
         ("  hash_secret: 0123456789abcdef\n", "  static: {}\n",
          "1: keys: give hash_secret or hash_secret_file, one of them"),
         ("hash_secret: 0123456789abcdef", "hash_secret_file: nowhere",
          "2: keys.hash_secret_file: there is no file nowhere"),
-        ("8192", "8192\n    tokenizer: {type: huggingface, file: nowhere}",
+        ("type: tiktoken, encoding: cl100k_base", "type: huggingface, file: nowhere",
          "9: models.chatty.tokenizer.file: there is no file nowhere"),
-        ("8192", "8192\n    tokenizer: {type: tiktoken}",
+        ("type: tiktoken, encoding: cl100k_base", "type: tiktoken",
          "9: models.chatty.tokenizer: give encoding or file, one of them"),
-        ("8192", "8192\n    tokenizer: {type: tikkoken}",
+        ("type: tiktoken, encoding: cl100k_base", "type: tikkoken",
          "9: models.chatty.tokenizer: type has to be 'tiktoken', 'huggingface', 'sentencepiece'"),
-        ("8192", "8192\n    tokenizer: {type: huggingface, fiel: x}",
+        ("type: tiktoken, encoding: cl100k_base", "type: huggingface, fiel: x",
          "9: models.chatty.tokenizer.fiel: unknown key; did you mean file?"),
         ("chatml", "{fiel: x}", "7: models.chatty.chat_template.fiel: unknown key; did you mean file?"),
     ],
@@ -164,7 +173,7 @@ def test_static_keys_are_checked() -> None:
 
 def test_all_problems_are_told_in_the_order_of_the_file() -> None:
     text = VALID.replace("8192", "none").replace("weight: 1", "weight: x").replace("dialect", "dialekt")
-    assert [line.split(":")[1] for line in problems(text)] == ["8", "10", "11", "15"]
+    assert [line.split(":")[1] for line in problems(text)] == ["8", "11", "12", "16"]
 
 
 def test_no_secret_is_ever_shown() -> None:

@@ -1,13 +1,19 @@
 """How a pool that is balanced as one is said to Envoy."""
 
+from collections.abc import Iterator
+from typing import Any
+
 import pytest
 from envoy_data_plane.envoy.config.cluster.v3 import Cluster, ClusterLbPolicy
+from envoy_data_plane.envoy.extensions.load_balancing_policies.override_host.v3 import OverrideHost
 
 from extproc import config
 from extproc.mesh.clusters import pool_clusters
+from extproc.mesh.processor import processor_filter
+from extproc.mesh.render import plain
 from extproc.mesh.routes import routes
 
-BALANCINGS = ["round_robin", "least_request", "consistent_hash"]
+BALANCINGS = ["round_robin", "least_request", "consistent_hash", "least_tokens"]
 
 
 def loaded(settings: str, clusters: str) -> config.GatewayConfig:
@@ -67,6 +73,33 @@ def test_its_route_names_the_cluster_that_there_is(balancing: str, clusters: str
     assert route.route.cluster == cluster.name
     headers = [policy.header.header_name for policy in route.route.hash_policy if policy.header is not None]
     assert headers == (["x-extproc-affinity"] if balancing == "consistent_hash" else [])
+
+
+def test_the_service_names_endpoints_and_is_told_who_answered() -> None:
+    (cluster,) = clusters_of("balancing: least_tokens", f"a: {{{endpoints(1)}}}, b: {{{endpoints(2)}}}")
+    assert cluster.load_balancing_policy is not None
+    (policy,) = cluster.load_balancing_policy.policies
+    assert policy.typed_extension_config is not None
+    assert policy.typed_extension_config.typed_config is not None
+    named = OverrideHost.parse(policy.typed_extension_config.typed_config.value)
+    assert [source.header for source in named.override_host_sources] == ["x-gateway-destination-endpoint"]
+    assert named.fallback_policy is not None
+    (fallback,) = named.fallback_policy.policies
+    assert fallback.typed_extension_config is not None
+    assert fallback.typed_extension_config.name == "envoy.load_balancing_policies.least_request"
+    for balancing, attributes in (("least_tokens", ["upstream.address", "response.code_details"]), ("round_robin", [])):
+        processor = plain(processor_filter(loaded(f"balancing: {balancing}", f"a: {{{endpoints(1)}}}")))
+        assert list(found(processor, "response_attributes")) == ([attributes] if attributes else [])
+
+
+def found(value: Any, name: str) -> Iterator[Any]:
+    """What stands under this name, wherever that is."""
+    if isinstance(value, dict):
+        yield from (inner for key, inner in value.items() if key == name)
+        value = list(value.values())
+    if isinstance(value, list):
+        for inner in value:
+            yield from found(inner, name)
 
 
 def test_the_bound_and_the_ring() -> None:

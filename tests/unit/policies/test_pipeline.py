@@ -179,7 +179,8 @@ class TestBuild:
         off = {"validate": pipeline.SETTINGS["validate"](mode=PolicyMode.OFF)}
         names = [step.name for step in pipeline.build(off, inside.services).request]
         assert "validate" not in names
-        idle = ("scan", "affinity", "load_model")  # no encoder, no pool that is balanced by keys or loaded on demand
+        # No encoder; no pool that is balanced by keys or by the service, or whose models are loaded on demand.
+        idle = ("scan", "affinity", "endpoint", "load_model")
         others = [policy for policy in pipeline.ON_REQUEST if policy.name not in idle]
         on = [policy.name for policy in others if policy.settings_type().mode is not PolicyMode.OFF]
         assert names == [name for name in on if name != "validate"]

@@ -79,12 +79,12 @@ class OtherPools:
                             if failure_before_answer(events) is not None:
                                 break
                             outcome = "answered"
-                            self._metrics.fell_back(ctx.pool.name, fallback.pool.name, outcome)
+                            self._metrics.routing.fell_back(ctx.pool.name, fallback.pool.name, outcome)
                             _now_serves(ctx, question)
                         yield events, last
             if outcome == "answered":
                 return
-            self._metrics.fell_back(ctx.pool.name, fallback.pool.name, outcome)
+            self._metrics.routing.fell_back(ctx.pool.name, fallback.pool.name, outcome)
 
     async def _ask(self, ctx: RequestContext, question: _Question) -> Batches:
         call, pool = question.call, question.served.pool

@@ -109,7 +109,7 @@ class Journey:
         self._ending = Termination.CANCELLED
         self._closed = False
         self._trace = runtime.pipeline.services.tracer.begin(traceparent)
-        runtime.pipeline.services.metrics.in_flight.inc()
+        runtime.pipeline.services.metrics.exchanges.in_flight.inc()
 
     async def receive(self, event: Event) -> bool:
         """Take one event from Envoy and write whatever replies it calls for. True: the exchange is over.
@@ -157,7 +157,7 @@ class Journey:
             return
         self._closed = True
         if self._ctx is None:
-            self._pipeline.services.metrics.in_flight.dec()
+            self._pipeline.services.metrics.exchanges.in_flight.dec()
         else:
             self._runtime.spawn(self._account_for(self._ctx, termination))
 
@@ -166,7 +166,7 @@ class Journey:
         try:
             await self._pipeline.on_close(ctx, termination)
         finally:
-            self._pipeline.services.metrics.in_flight.dec()
+            self._pipeline.services.metrics.exchanges.in_flight.dec()
 
     # The request.
 

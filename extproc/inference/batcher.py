@@ -26,7 +26,7 @@ from extproc.inference.failure import EncoderError, Reason
 from extproc.inference.interface import Encoding
 from extproc.inference.padding import width_of
 from extproc.inference.tokens import Tokens
-from extproc.telemetry.metrics import EncoderMetrics
+from extproc.telemetry.encoder_metrics import EncoderMetrics
 
 _LEARNING = 0.2
 """Weight of the latest batch in the estimate of what a token costs."""

@@ -16,7 +16,7 @@ from extproc.inference.outputs import encodings
 from extproc.inference.session import Session
 from extproc.inference.tokens import Tokenizer, Tokens
 from extproc.inference.windows import windows
-from extproc.telemetry.metrics import EncoderMetrics
+from extproc.telemetry.encoder_metrics import EncoderMetrics
 
 # A longer batch makes each of its texts wait for all; on a CPU that buys next to nothing, on a GPU it is the point
 # (docs/encoder.md).

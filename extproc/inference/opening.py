@@ -8,7 +8,7 @@ from extproc.clock import Clock
 from extproc.config.encoder import Encoder as Settings
 from extproc.config.encoder import EncoderBackend
 from extproc.inference.interface import Encoder, PairVerifier
-from extproc.telemetry.metrics import EncoderMetrics
+from extproc.telemetry.encoder_metrics import EncoderMetrics
 
 
 class RunningEncoder(Encoder, Protocol):

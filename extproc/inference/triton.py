@@ -29,7 +29,7 @@ from extproc.inference.outputs import ENTITY_LABELS, Array, Labels, Output, enco
 from extproc.inference.padding import padded, width_of
 from extproc.inference.tokens import Tokenizer, Tokens
 from extproc.inference.windows import windows
-from extproc.telemetry.metrics import EncoderMetrics
+from extproc.telemetry.encoder_metrics import EncoderMetrics
 
 _TROUBLES = 5
 """After so many calls in a row without an answer, Triton is left alone for a moment."""

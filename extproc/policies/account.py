@@ -38,11 +38,13 @@ class Account:
 
     async def on_close(self, ctx: RequestContext, termination: Termination) -> None:
         progress, duration_s = ctx.progress, self._clock.monotonic() - ctx.arrived_s
-        self._metrics.exchange_ended(ctx, termination, duration_s)
+        self._metrics.exchanges.ended(ctx, termination, duration_s)
         event = self._known(ctx) | facts_known_at_forward(ctx) | facts_known_at_end(ctx, termination)
         price = price_facts(ctx, termination)
         if price["price_nano"]:
-            self._metrics.cost(ctx.model_name, ctx.principal.tier, str(price["currency"]), int(price["price_nano"]))
+            self._metrics.exchanges.cost(
+                ctx.model_name, ctx.principal.tier, str(price["currency"]), int(price["price_nano"])
+            )
         event |= price
         event |= _experiment_facts(ctx)
         event["upstream_usage"] = progress.upstream_usage

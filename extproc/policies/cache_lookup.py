@@ -10,7 +10,7 @@ from extproc.caching import Absent, AnswerStore, EntryName, Found, Outcome
 from extproc.clock import Clock
 from extproc.policies import cache_entry
 from extproc.policies.cache_entry import Kept
-from extproc.telemetry.metrics import CacheMetrics
+from extproc.telemetry.cache_metrics import CacheMetrics
 
 _LOOK_AGAIN_S = 1.0
 """A follower that hears nothing for so long looks whether its leader still lives."""

@@ -36,7 +36,7 @@ from extproc.inference.minilm import default_folder
 from extproc.inference.opening import RunningEncoder
 from extproc.inference.triton import TritonEncoder as OnTriton
 from extproc.inference.windows import windows
-from extproc.telemetry.metrics import EncoderMetrics
+from extproc.telemetry.encoder_metrics import EncoderMetrics
 from tests.helpers.triton import running
 
 PROSE = (

@@ -17,7 +17,7 @@ from extproc.config.encoder import Encoder as Settings
 from extproc.inference import bert_graph, minilm
 from extproc.inference.heads import Heads, HeadShape
 from extproc.inference.local import LocalEncoder
-from extproc.telemetry.metrics import EncoderMetrics
+from extproc.telemetry.encoder_metrics import EncoderMetrics
 from tests.helpers.graphs import encoder_weights, head_weights
 
 PATIENCE_S = 60.0

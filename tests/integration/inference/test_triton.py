@@ -21,7 +21,7 @@ from extproc.config.encoder import EncoderDevice
 from extproc.config.encoder import TritonEncoder as TritonSettings
 from extproc.inference.failure import EncoderError, Reason
 from extproc.inference.triton import TritonEncoder
-from extproc.telemetry.metrics import EncoderMetrics
+from extproc.telemetry.encoder_metrics import EncoderMetrics
 from tests.helpers.encoders import PATIENCE_S, TEXTS, local, tiny, vector
 from tests.helpers.triton import RunningTriton, free_ports, running
 

@@ -23,7 +23,7 @@ from extproc.stack.process import Process
 from extproc.stack.stack import Stack
 from tests.helpers.ports import free_base
 
-_START_TIMEOUT_S = 30.0
+_START_TIMEOUT_S = 90.0
 _STOP_GRACE_S = 40.0
 
 

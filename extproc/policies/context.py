@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from msgspec import Struct, field
 
 from extproc.dialects.feedback import Feedback
-from extproc.dialects.interface import InferenceRequest, RequestHead, Route, TokenTotals
+from extproc.dialects.interface import ClientApi, InferenceRequest, RequestHead, Route, TokenTotals
 from extproc.policies.admit_place import Place
 from extproc.policies.cache_exchange import Caching
 from extproc.policies.guard_result import GuardResult
@@ -122,6 +122,12 @@ class RequestContext:
         """`experiment/arm`; empty for a request that is in no experiment."""
         taken = None if self.destination is None else self.destination.taken
         return "" if taken is None else taken.label
+
+    @property
+    def api(self) -> ClientApi:
+        """What the client speaks. A route without an API is refused, or answered on its headers."""
+        assert self.route.api is not None, "what comes on no path of ours gets no further than its headers"
+        return self.route.api
 
     @property
     def operation(self) -> str:

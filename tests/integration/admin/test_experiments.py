@@ -115,7 +115,7 @@ def test_a_report_a_guardrail_and_a_persons_other_opinion(http: httpx.Client, se
     http.delete(f"{SPLIT}/weights")
     began_s = time.time()
     spool(service.spool, [request(number, began_s) for number in range(40)])
-    asked = {"since": began_s - 1, "unit": "request"}
+    asked: dict[str, str | float] = {"since": began_s - 1, "unit": "request"}
 
     def report() -> dict[str, Any]:
         told = http.get(f"{SPLIT}/report", params=asked)

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import pathlib
 import subprocess
 import sys
+from typing import Any
+
+import pytest
 
 from extproc.ending import finished
+from extproc.supervisor import Worker
 
 HANGS = """
 import threading
@@ -45,3 +50,19 @@ async def test_a_task_that_cannot_be_cancelled_is_not_waited_for() -> None:
 async def test_what_is_over_is_over() -> None:
     assert await finished("nothing", [], 0.0)
     assert await finished("something", [asyncio.create_task(asyncio.sleep(0))], 10.0)
+
+
+async def test_a_worker_that_is_being_started_is_told_to_end(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A signal that came before there was a process to send it to is not lost."""
+    start = asyncio.create_subprocess_exec
+    worker = Worker(tmp_path / "gateway.yaml", 0, str(tmp_path), None, lambda owed: None)
+
+    async def started(*_: str, **options: Any) -> asyncio.subprocess.Process:
+        worker.stop()
+        return await start("sleep", "600", **options)
+
+    monkeypatch.setattr(asyncio, "create_subprocess_exec", started)
+    async with asyncio.timeout(60):
+        await worker.keep_running()

@@ -17,6 +17,7 @@ RUN --mount=type=cache,target=/root/.cache/pip /opt/build/bin/pip install --no-c
 COPY pyproject.toml README.md LICENSE ./
 COPY protos protos
 COPY extproc extproc
+COPY triton_models/templates triton_models/templates
 RUN /opt/build/bin/pip wheel --no-deps --no-build-isolation --wheel-dir /opt/wheels .
 RUN /opt/build/bin/pip install --no-deps --no-index /opt/wheels/*.whl
 RUN --mount=type=cache,target=/root/.cache/pip EXTPROC_HOME=/opt/models /opt/build/bin/extproc models build

@@ -1,8 +1,9 @@
-"""`extproc models`: the models that the gateway itself needs."""
+"""`extproc models`: the models that the gateway itself needs, and new ones for Triton to serve."""
 
 import argparse
 from typing import TYPE_CHECKING
 
+from extproc.cli import models_new
 from extproc.cli.arguments import CommandFailed
 
 if TYPE_CHECKING:
@@ -10,12 +11,13 @@ if TYPE_CHECKING:
 
 
 def add_commands(commands: "Commands") -> None:
-    models = commands.add_parser("models", help="the models that the gateway itself needs")
+    models = commands.add_parser("models", help="the models that the gateway itself needs, and new ones")
     actions = models.add_subparsers(title="commands", metavar="COMMAND", required=True)
     build = actions.add_parser(
         "build", help="build the ONNX graphs of encoder and verifier; nothing to do the second time"
     )
     build.set_defaults(run=_build)
+    models_new.add_command(actions)
 
 
 def _build(arguments: argparse.Namespace) -> int:

@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -48,19 +48,30 @@ class RunningTriton:
 
 
 @contextlib.contextmanager
-def running(models: Sequence[str], log: Path, encoder: Path | None = None) -> Iterator[RunningTriton]:
-    """`encoder` is a directory with a model of the test's own instead of the real one."""
+def running(
+    models: Sequence[str],
+    log: Path,
+    encoder: Path | None = None,
+    *,
+    repository: Path = REPOSITORY,
+    backends: Mapping[str, Path] = {},
+    ports: triton.TritonPorts | None = None,
+) -> Iterator[RunningTriton]:
+    """`encoder` is a directory with a model of the test's own instead of the real one; `backends` are backends in
+    Python by name, each one file, beside the server's own."""
     install = triton.TritonInstall.ensure()
     encoder = encoder or minilm.build(minilm.default_folder()).model.parent
-    ports = triton.TritonPorts(*free_ports(3))
+    ports = ports or triton.TritonPorts(*free_ports(3))
     argv, env = triton.triton_command(
         install,
         ports=ports,
-        repository=REPOSITORY,
+        repository=repository,
         models=models,
         minilm_dir=encoder,
         exit_timeout_s=2,  # what a stream of a crashed model would use up
     )
+    if backends:
+        argv.append(f"--backend-directory={_backends(install, backends, log.with_name('backends'))}")
     with log.open("wb") as output:
         process = subprocess.Popen(argv, env=env, stdout=output, stderr=subprocess.STDOUT)
     try:
@@ -75,6 +86,16 @@ def running(models: Sequence[str], log: Path, encoder: Path | None = None) -> It
             process.kill()
             process.wait()
             triton.remove_shared_memory(ports)
+
+
+def _backends(install: triton.TritonInstall, more: Mapping[str, Path], folder: Path) -> Path:
+    folder.mkdir()
+    for own in install.backends.iterdir():
+        (folder / own.name).symlink_to(own)
+    for name, model in more.items():
+        (folder / name).mkdir()
+        (folder / name / "model.py").symlink_to(model)
+    return folder
 
 
 def _wait_until_ready(ports: triton.TritonPorts, process: subprocess.Popen[bytes], log: Path) -> None:

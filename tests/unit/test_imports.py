@@ -84,6 +84,10 @@ RULES = [
     Rule(("extproc.inference.batcher",), ("onnxruntime", "tritonclient", "extproc.inference.session")),
     Rule(("extproc.audit",), (*IO, *GRPC, "extproc.policies", "extproc.edge", "extproc.stores")),
     Rule(("extproc.experiments",), (*IO, *GRPC, "extproc.policies", "extproc.edge", "extproc.stores")),
+    Rule(
+        ("extproc.model_templates",),
+        (*IO, *GRPC, "extproc.policies", "extproc.edge", "extproc.stores", "extproc.stack", "extproc.cli"),
+    ),
     Rule(("extproc.inference",), ("extproc.policies", "extproc.edge", "redis")),
     Rule(("extproc.stores",), ("extproc.policies", "extproc.edge", "grpc", "onnxruntime")),
     Rule(("extproc.routing",), (*GRPC, "extproc.edge")),
@@ -117,6 +121,7 @@ ONLY_IMPORTERS = [
     (("extproc.admin",), ("extproc.admin", "extproc.administration", "extproc.supervisor")),
     (("extproc.administration",), ("extproc.supervisor",)),
     (("extproc.operations",), ("extproc.operations", "extproc.admin", "extproc.cli")),
+    (("extproc.model_templates",), ("extproc.model_templates", "extproc.cli")),
     (("extproc.cli",), ("extproc.cli", "extproc.__main__")),
     (
         ("extproc.stack",),

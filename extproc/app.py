@@ -23,6 +23,7 @@ from extproc.clock import Clock
 from extproc.config.model import GatewayConfig
 from extproc.edge.server import Server, server_of
 from extproc.edge.service import Service, Write
+from extproc.ending import WORKER_END_S, end_within
 from extproc.endpoint_watch import EndpointWatch
 from extproc.errors import ConfigError, DependencyError
 from extproc.fallback import OtherPools
@@ -89,13 +90,16 @@ class Worker:
         supervisor.send(b"1")
         await stop.wait()
         loop.remove_reader(supervisor)
-        await self._server.drain(config.service.drain_timeout_s, config.service.notice_s)
+        service = config.service
+        # A supervisor that lives kills a worker which is late; this is for one whose supervisor is gone.
+        end_within(service.notice_s + service.drain_timeout_s + pipeline.CLOSE_DEADLINE_S + 2 * WORKER_END_S)
+        await self._server.drain(service.drain_timeout_s, service.notice_s)
         for task in looking:
             task.cancel()
         await self._tasks.finish(pipeline.CLOSE_DEADLINE_S)
         await self._endpoints.close()
         await self._resources.close()
-        await asyncio.to_thread(self._audit.close, pipeline.CLOSE_DEADLINE_S)
+        await asyncio.to_thread(self._audit.close, WORKER_END_S)
 
     def _open(self, write: Write, traceparent: Callable[[], str]) -> Journey:
         return Journey(self._runtime, write, traceparent)

@@ -26,6 +26,7 @@ from extproc.administration import Administered, start_administration
 from extproc.audit.record import Action, Entry
 from extproc.audit.writer import files_of, trail_of
 from extproc.config.model import GatewayConfig, GrpcServer
+from extproc.ending import SERVICE_END_S, WORKER_END_S, end_within, finished
 from extproc.errors import ConfigError
 from extproc.guardrail_watch import GuardrailWatch
 from extproc.limits import PERCENT
@@ -58,7 +59,7 @@ _REST_S = 1.0
 _RESTART_S = (0.1, 5.0)
 _START_TIMEOUT_S = 60.0
 _LONG_LIFE_S = 10.0
-_LAST_FEED_S = 5.0
+_LAST_FEED_S = 3.0
 _log = logging.getLogger(__name__)
 
 
@@ -90,6 +91,8 @@ class Worker:
             began_s = loop.time()
             await self._start()
             assert self._process is not None
+            if self._stopping.is_set():  # while it was started; nobody has told it
+                self.signal(signal.SIGTERM)
             code = await self._process.wait()
             self.ready = False
             multiprocess.mark_process_dead(self._process.pid, self._run_dir)  # type: ignore[no-untyped-call]
@@ -183,26 +186,37 @@ class Supervisor:
         await self._stop.wait()
         for task in watching:
             task.cancel()
+        await self._end_workers(running)
+        end_within(SERVICE_END_S)
+        await self._keep_records(feeding)
+        anchoring.cancel()
+        await finished("anchoring", [anchoring], _LAST_FEED_S)
+        await admin.close()
+
+    async def _end_workers(self, running: list[asyncio.Task[None]]) -> None:
+        service = self._config.service
+        grace_s = service.notice_s + service.drain_timeout_s + pipeline.CLOSE_DEADLINE_S + WORKER_END_S
+        end_within(grace_s + SERVICE_END_S)
         for worker in self._workers:
             worker.stop()
         # The finalizers of the last streams come after the drain.
-        service = self._config.service
-        grace_s = service.notice_s + service.drain_timeout_s + pipeline.CLOSE_DEADLINE_S
         _, late = await asyncio.wait(running, timeout=grace_s)
         if late:
+            _log.error("workers did not end and are killed", extra={"workers": len(late), "after_s": grace_s})
             for worker in self._workers:
                 worker.kill()
-            await asyncio.wait(late)
-        if self._settling:
-            await asyncio.wait(self._settling, timeout=_LAST_FEED_S)
-        for feed, task in zip(self._feeds, feeding, strict=True):
+            await finished("killed workers", late, _LAST_FEED_S)
+
+    async def _keep_records(self, feeding: list[asyncio.Task[None]]) -> None:
+        """What the last exchanges used, what was decided, and what a dead worker owed: each for as long as it may."""
+        writing = asyncio.get_running_loop().run_in_executor(None, self._audit.close, _LAST_FEED_S)
+        await finished("settlements", list(self._settling), _LAST_FEED_S)
+        for task in feeding:
             task.cancel()
-            await asyncio.wait([task])
+        await finished("feeding the ledger", feeding, _LAST_FEED_S)
+        for feed in self._feeds:
             await feed.finish(_LAST_FEED_S)
-        await asyncio.to_thread(self._audit.close, _LAST_FEED_S)
-        anchoring.cancel()
-        await asyncio.wait([anchoring])
-        await admin.close()
+        await writing
 
     def _settle(self, owed: list[tuple[str, list[int]]]) -> None:
         """What a dead worker said was used and had not settled."""

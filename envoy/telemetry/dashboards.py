@@ -67,9 +67,9 @@ def _quantile(quantile: float, histogram: str, match: str) -> Query:
     return Query(expr, f"p{quantile * 100:g}")
 
 
-def p95_by(title: str, histogram: str, label: str, match: str = "", unit: str = "s", text: str = "") -> Panel:
-    expr = f"histogram_quantile(0.95, sum by (le, {label}) (rate({histogram}_bucket{{{match}}}{RATE})))"
-    return Panel(title, unit, [Query(expr, f"{{{{{label}}}}}")], text)
+def p95_by(title: str, histogram: str, labels: str, match: str = "", unit: str = "s", text: str = "") -> Panel:
+    expr = f"histogram_quantile(0.95, sum by (le, {labels}) (rate({histogram}_bucket{{{match}}}{RATE})))"
+    return Panel(title, unit, [Query(expr, " ".join(f"{{{{{label}}}}}" for label in labels.split(", ")))], text)
 
 
 OVERVIEW = Dashboard("overview", "extproc / overview", [
@@ -178,6 +178,46 @@ LIMITS = Dashboard("limits", "extproc / limits", [
     Panel("Limits without Redis", "short", [Query('max(extproc_degraded{policy="limit"})', "degraded")]),
 ])  # fmt: skip
 
+ADMISSION = Dashboard("admission", "extproc / admission", [
+    Panel("Requests that came to a line, by what became of them", "reqps",
+          [Query(f"sum by (pool, outcome) (rate(extproc_admissions_total{RATE}))", "{{pool}} {{outcome}}")]),
+    Panel("Sent away or waiting, by class", "reqps",
+          [Query(f'sum by (priority, outcome) (rate(extproc_admissions_total{{outcome!="at_once"}}{RATE}))',
+                 "{{priority}} {{outcome}}")]),
+    Panel("At work", "short", [Query("max by (pool, priority) (extproc_pool_requests)", "{{pool}} {{priority}}")],
+          "Of all replicas: each says the same."),
+    Panel("Waiting", "short", [Query("max by (pool, priority) (extproc_pool_waiting)", "{{pool}} {{priority}}")]),
+    Panel("Tokens at work", "short", [Query("max by (pool) (sum by (pool, instance) (extproc_pool_tokens))",
+                                            "{{pool}}")]),
+    p95_by("Wait, p95", "extproc_queue_wait_seconds", "priority"),
+    p95_by("Place in line, p95", "extproc_queue_position", "priority", unit="short"),
+    quantiles("Wait of whoever waited", "extproc_queue_wait_seconds"),
+    Panel("Lines without Redis", "short", [Query('max(extproc_degraded{policy="admit"})', "degraded")]),
+])  # fmt: skip
+
+_ARMS = "extproc_arm_exchanges_total"
+_BY_ARM = "experiment, arm"
+EXPERIMENTS = Dashboard("experiments", "extproc / experiments", [
+    Panel("Requests by arm", "reqps", [Query(f"sum by ({_BY_ARM}) (rate({_ARMS}{RATE}))", "{{experiment}}/{{arm}}")]),
+    Panel("Share of an experiment's requests", "percentunit",
+          [Query(f"sum by ({_BY_ARM}) (rate({_ARMS}{RATE}))"
+                 f" / on (experiment) group_left () sum by (experiment) (rate({_ARMS}{RATE}))",
+                 "{{experiment}}/{{arm}}")], "What the weights came to; an arm that was taken out falls to 0."),
+    Panel("Share that failed", "percentunit",
+          [Query(f'sum by ({_BY_ARM}) (rate({_ARMS}{{termination=~"upstream_error|internal_error"}}{RATE}))'
+                 f" / sum by ({_BY_ARM}) (rate({_ARMS}{RATE}))", "{{experiment}}/{{arm}}")],
+          "No test: for a decision use `extproc ab report`, which may be looked at as often as one likes."),
+    Panel("How requests of an arm ended", "reqps",
+          [Query(f"sum by ({_BY_ARM}, termination) (rate({_ARMS}{RATE}))", "{{experiment}}/{{arm}} {{termination}}")]),
+    p95_by("Time to first token by arm, p95", "extproc_arm_first_token_seconds", _BY_ARM),
+    Panel("Time to first token by arm, median", "s",
+          [Query(f"histogram_quantile(0.5, sum by (le, {_BY_ARM})"
+                 f" (rate(extproc_arm_first_token_seconds_bucket{RATE})))", "{{experiment}}/{{arm}}")]),
+    rates("Requests by rule", "extproc_route_rules_total", "rule"),
+    Panel("Changes not heard", "short", [Query('max(extproc_degraded{policy="experiments"})', "degraded")],
+          "1 while a worker goes by the weights that it heard last."),
+])  # fmt: skip
+
 TRITON = Dashboard("triton", "extproc / Triton and GPU", [
     rates("Inferences", "nv_inference_request_success", "model"),
     rates("Failures", "nv_inference_request_failure", "model"),
@@ -211,7 +251,7 @@ TRITON = Dashboard("triton", "extproc / Triton and GPU", [
     Panel("GPU power", "watt", [Query("sum by (gpu_uuid) (nv_gpu_power_usage)", "{{gpu_uuid}}")], needs_gpu=True),
 ])  # fmt: skip
 
-DASHBOARDS = (OVERVIEW, TOKENS, LATENCY, CACHE, SAFETY, LIMITS, TRITON)
+DASHBOARDS = (OVERVIEW, TOKENS, LATENCY, CACHE, SAFETY, LIMITS, ADMISSION, EXPERIMENTS, TRITON)
 
 
 def files() -> Iterator[tuple[pathlib.Path, str]]:

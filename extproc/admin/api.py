@@ -1,8 +1,8 @@
 """The admin API's endpoints: each is a few lines between its types (`shapes.py`) and what the command line does, too
 (`extproc.operations`).
 
-A new group of endpoints, experiments for one, is a class like these and a line in `endpoints_of`. Must not know:
-aiohttp.
+A new group of endpoints is a class like these, here or in a file of its own, and a line in `endpoints_of`. Must not
+know: aiohttp.
 """
 
 from __future__ import annotations
@@ -10,16 +10,16 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Sequence
-from typing import Protocol
 
 from msgspec import UNSET, UnsetType
 
 from extproc.admin import shapes
 from extproc.admin.endpoints import Call, Endpoint, Input
+from extproc.admin.experiments_api import ExperimentsApi
 from extproc.admin.models_api import ModelsApi
 from extproc.admin.problems import Problem
+from extproc.admin.process import Process
 from extproc.audit.record import Action
-from extproc.config.model import GatewayConfig
 from extproc.limits import FOREVER_MS, Measure
 from extproc.operations import cache, keys, limits, usage
 from extproc.operations.trail import ActionTrail
@@ -31,19 +31,6 @@ from extproc.usage_summary import Usage as Sum
 BASE = "/api/v1"
 MOST_GROUPS = 1000
 _MONEY = "money_nano"
-
-
-class Process(Protocol):
-    """The process that is administered. Its methods may be called from any thread."""
-
-    def config(self) -> GatewayConfig:
-        """The one in force."""
-
-    def running(self) -> shapes.Running:
-        """What runs."""
-
-    def drain(self) -> None:
-        """Begin to end, as at SIGTERM."""
 
 
 class KeysApi:
@@ -268,8 +255,14 @@ class ProcessApi:
 
 def endpoints_of(process: Process) -> Sequence[Endpoint]:
     """Every endpoint of the admin API, in the order of its documentation."""
-    models = ModelsApi(BASE, lambda: process.config())
-    groups = (KeysApi(process), LimitsApi(process), CacheApi(process), models, ProcessApi(process))
+    groups = (
+        KeysApi(process),
+        LimitsApi(process),
+        CacheApi(process),
+        ModelsApi(process, BASE),
+        ExperimentsApi(process, BASE),
+        ProcessApi(process),
+    )
     return tuple(endpoint for group in groups for endpoint in group.endpoints())
 
 

@@ -68,7 +68,10 @@ def read_input(
             raise Problem(400, "invalid_request", "this takes no query parameters", query[0][0])
         if _JSON.fullmatch(content_type) is None:
             raise Problem(415, "unsupported_media_type", "send application/json")
-        given |= _object(body)
+        said = _object(body)
+        if given.keys() & said.keys():
+            raise Problem(400, "invalid_request", "part of the path", min(given.keys() & said.keys()))
+        given |= said
         return _converted(endpoint.takes, given, strict=True)
     if body:
         raise Problem(400, "invalid_request", "this takes no body")

@@ -41,6 +41,8 @@ _BUSY_SHARE = 0.1
 
 _NANO = 1e9
 _HIT = ("hit", "semantic")
+_SENT_AWAY = ("full", "shed", "too_long")
+_WAITS = ("wait_s", "position")
 _FAILED = ("upstream_error", "internal_error")
 _Z95 = 1.959964
 _encode = msgspec.json.Encoder().encode
@@ -153,6 +155,8 @@ class LiveView:
                 for team, requests, tokens, cost in self._decisions.spent(MOST_TEAMS)
             ),
             pools=tuple(_pools(self._sources.config(), self._board.pools, reading.at_s)),
+            queues=tuple(_queues(reading, old)),
+            waits=tuple(_waits(reading, old)),
             arms=tuple(_arms(reading)),
             decisions=self._decisions.recent(),
         )
@@ -242,6 +246,33 @@ def _endpoints(pool: Pool, load: PoolLoad, now_s: float) -> Iterator[shapes.Endp
                 kv_cache=None if said is None else _rounded(said.kv_cache),
                 age_s=None if said is None else round(max(0.0, now_s - said.at_s), 1),
             )
+
+
+def _queues(now: Reading, old: Reading) -> Iterator[shapes.Queue]:
+    ended = grown(now.count("admissions"), old.count("admissions"))
+    requests, tokens, waiting = (now.count(f"pool_{what}") for what in ("requests", "tokens", "waiting"))
+    for pool, priority in sorted(requests.keys() | {labels[:2] for labels in now.count("admissions")}):
+        yield shapes.Queue(
+            pool=pool,
+            priority=priority,
+            requests=round(requests[pool, priority]),
+            tokens=round(tokens[pool, priority]),
+            waiting=round(waiting[pool, priority]),
+            at_once=round(ended[pool, priority, "at_once"]),
+            waited=round(ended[pool, priority, "waited"]),
+            refused=round(sum(ended[pool, priority, outcome] for outcome in _SENT_AWAY)),
+        )
+
+
+def _waits(now: Reading, old: Reading) -> Iterator[shapes.Wait]:
+    for labels in sorted(now.buckets.get("wait_s", {})):
+        waits, places = (added(now.histogram(name, labels), old.histogram(name, labels)) for name in _WAITS)
+        yield shapes.Wait(
+            priority=labels[0],
+            p50_s=_rounded(quantile(waits, 0.5)),
+            p95_s=_rounded(quantile(waits, 0.95)),
+            position_p95=_rounded(quantile(places, 0.95)),
+        )
 
 
 def _arms(now: Reading) -> Iterator[shapes.Arm]:

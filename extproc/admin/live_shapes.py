@@ -100,6 +100,29 @@ class Pool(Struct, frozen=True, kw_only=True):
     endpoints: tuple[Endpoint, ...]
 
 
+class Queue(Struct, frozen=True, kw_only=True):
+    """One class of priority in the line before a pool. Now, of all replicas: requests at work with their tokens, and
+    how many wait. In the window, of this service: let in at once, let in after a wait, and sent away."""
+
+    pool: str
+    priority: str
+    requests: int
+    tokens: int
+    waiting: int
+    at_once: int
+    waited: int
+    refused: int
+
+
+class Wait(Struct, frozen=True, kw_only=True):
+    """Waits of a class in the window, before whichever pool; `position_p95`: the place in which one came to wait."""
+
+    priority: str
+    p50_s: float | None
+    p95_s: float | None
+    position_p95: float | None
+
+
 class Arm(Struct, frozen=True, kw_only=True):
     """One arm of an experiment since the service started. `low` and `high`: where the share of completed requests lies
     with 95 % confidence (Wilson), looked at once; `extproc ab report` may be looked at any time."""
@@ -136,5 +159,7 @@ class Live(Struct, frozen=True, kw_only=True):
     ledger_waiting_bytes: int
     spend: tuple[Spend, ...]
     pools: tuple[Pool, ...]
+    queues: tuple[Queue, ...]
+    waits: tuple[Wait, ...]
     arms: tuple[Arm, ...]
     decisions: tuple[Decision, ...]

@@ -9,7 +9,7 @@ from msgspec import UNSET
 from extproc.admin import shapes
 from extproc.admin.endpoints import Call, Endpoint, Input
 from extproc.admin.problems import Problem
-from extproc.config.model import GatewayConfig
+from extproc.admin.process import Process
 from extproc.operations import models
 from extproc.operations.models import NotDone, OneModel, UnknownModel
 from extproc.operations.trail import ActionTrail
@@ -23,8 +23,8 @@ _REFUSALS = {404: "There is no such model.", 409: "It is not so yet, or can't be
 class ModelsApi:
     """Models of meshes."""
 
-    def __init__(self, base: str, config: Callable[[], GatewayConfig]) -> None:
-        self._base, self._config = base, config
+    def __init__(self, process: Process, base: str) -> None:
+        self._process, self._base = process, base
 
     def endpoints(self) -> Sequence[Endpoint]:
         return (
@@ -60,7 +60,7 @@ class ModelsApi:
         )
 
     async def list(self, call: Call[Input]) -> shapes.OnDemandModels:
-        return shapes.OnDemandModels(models=tuple(map(_model, await models.every(self._config()))))
+        return shapes.OnDemandModels(models=tuple(map(_model, await models.every(self._process.config()))))
 
     async def load(self, call: Call[shapes.WhichModel]) -> shapes.OnDemandModel:
         return await self._do(models.load, call)
@@ -71,7 +71,7 @@ class ModelsApi:
     async def _do(
         self, operation: Callable[..., Awaitable[OneModel]], call: Call[shapes.WhichModel]
     ) -> shapes.OnDemandModel:
-        config, asked = self._config(), call.input
+        config, asked = self._process.config(), call.input
         mesh = None if asked.mesh is UNSET else asked.mesh
         try:
             return _model(await operation(config, ActionTrail(config, call.actor), asked.model, mesh, _PATIENCE_S))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from typing import Any
 
 import msgspec
@@ -30,19 +30,24 @@ def document(endpoints: Sequence[Endpoint]) -> Schema:
     paths: dict[str, Schema] = {}
     for endpoint in endpoints:
         paths.setdefault(endpoint.path, {})[endpoint.method.lower()] = _operation(endpoint, components)
+    in_path = {endpoint.takes.__name__: endpoint.in_path for endpoint in endpoints if endpoint.has_body}
     inputs = {endpoint.takes.__name__ for endpoint in endpoints if not endpoint.has_body}
     return {
         "openapi": "3.1.0",
         "info": {
             "title": "extproc admin API",
             "version": "1",
-            "description": "Keys, limits, caches and the process of one extproc service.",
+            "description": "Keys, limits, caches, experiments and the process of one extproc service.",
         },
         "security": [{"token": []}, {}],
         "paths": paths,
         "components": {
             "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
-            "schemas": {name: one for name, one in sorted(components.items()) if name not in inputs},
+            "schemas": {
+                name: _body(one, in_path.get(name, frozenset()))
+                for name, one in sorted(components.items())
+                if name not in inputs
+            },
         },
     }
 
@@ -53,14 +58,25 @@ def _operation(endpoint: Endpoint, components: Mapping[str, Schema]) -> Schema:
     operation: Schema = {"operationId": endpoint.name, "summary": endpoint.summary}
     if endpoint.has_body:
         schema = {"$ref": _REF.format(name=endpoint.takes.__name__)}
+        if endpoint.in_path:
+            operation["parameters"] = _parameters(endpoint, components[endpoint.takes.__name__], endpoint.in_path)
         operation["requestBody"] = {"required": True, "content": {"application/json": {"schema": schema}}}
     else:
-        operation["parameters"] = _parameters(endpoint, components[endpoint.takes.__name__])
+        taken = components[endpoint.takes.__name__]
+        operation["parameters"] = _parameters(endpoint, taken, taken["properties"].keys())
     operation["responses"] = {str(endpoint.status): _answer("Done.", endpoint.gives.__name__), **answers}
     return operation
 
 
-def _parameters(endpoint: Endpoint, taken: Schema) -> list[Schema]:
+def _body(schema: Schema, in_path: Set[str]) -> Schema:
+    """What of an input comes in the body."""
+    if not in_path:
+        return schema
+    properties = {name: one for name, one in schema["properties"].items() if name not in in_path}
+    return {**schema, "properties": properties, "required": [name for name in schema["required"] if name in properties]}
+
+
+def _parameters(endpoint: Endpoint, taken: Schema, names: Set[str]) -> list[Schema]:
     required = set(taken.get("required", ()))
     return [
         {
@@ -70,6 +86,7 @@ def _parameters(endpoint: Endpoint, taken: Schema) -> list[Schema]:
             "schema": schema,
         }
         for name, schema in taken["properties"].items()
+        if name in names
     ]
 
 

@@ -16,18 +16,25 @@ from prometheus_client.samples import Sample
 
 Labels = tuple[str, ...]
 
-_COUNTERS: Mapping[str, tuple[str, Labels]] = {
+# Counters, and gauges that are amounts of something now.
+_COUNTS: Mapping[str, tuple[str, Labels]] = {
     "extproc_exchanges_total": ("exchanges", ("termination",)),
     "extproc_cache_lookups_total": ("lookups", ("level", "result")),
     "extproc_cache_saved_tokens_total": ("saved_tokens", ("level",)),
     "extproc_verdicts_total": ("verdicts", ("policy", "verdict", "mode", "reason")),
     "extproc_arm_exchanges_total": ("arms", ("experiment", "arm", "termination")),
+    "extproc_admissions_total": ("admissions", ("pool", "priority", "outcome")),
+    "extproc_pool_requests": ("pool_requests", ("pool", "priority")),
+    "extproc_pool_tokens": ("pool_tokens", ("pool", "priority")),
+    "extproc_pool_waiting": ("pool_waiting", ("pool", "priority")),
     "gen_ai_client_token_usage_sum": ("tokens", ("gen_ai_token_type",)),
 }
 _HISTOGRAMS: Mapping[str, tuple[str, Labels]] = {
     "gen_ai_server_request_duration_seconds_bucket": ("duration_s", ()),
     "gen_ai_server_time_to_first_token_seconds_bucket": ("first_token_s", ()),
     "extproc_arm_first_token_seconds_bucket": ("arm_first_token_s", ("experiment", "arm")),
+    "extproc_queue_wait_seconds_bucket": ("wait_s", ("priority",)),
+    "extproc_queue_position_bucket": ("position", ("priority",)),
 }
 
 Counts = Counter[Labels]
@@ -36,7 +43,7 @@ Buckets = dict[float, float]
 
 class Reading(Struct, kw_only=True):
     """Everything since the service started, at `at_s` (monotonic). Counts are by label values, buckets cumulative by
-    their upper bound in seconds."""
+    their upper bound (in seconds, but for positions)."""
 
     at_s: float
     counts: dict[str, Counts]
@@ -64,8 +71,8 @@ def read(metrics: Iterable[Metric], at_s: float) -> Reading:
 
 
 def _take(reading: Reading, sample: Sample) -> None:
-    if sample.name in _COUNTERS:
-        name, labels = _COUNTERS[sample.name]
+    if sample.name in _COUNTS:
+        name, labels = _COUNTS[sample.name]
         values = tuple(sample.labels.get(label, "") for label in labels)
         reading.counts.setdefault(name, Counter())[values] += sample.value  # type: ignore[assignment]
     elif sample.name in _HISTOGRAMS:

@@ -13,16 +13,16 @@ from extproc.admin.endpoints import Input
 from extproc.config.tier import Tier
 
 # Python's `$` also matches before a last newline, JSON Schema's does not: `(?!\n)` makes them agree.
-_END = r"$(?!\n)"
-KeyId = Annotated[str, Meta(pattern=rf"^key-[0-9a-f]{{12}}{_END}", description="As a key's `id`.")]
+END = r"$(?!\n)"
+KeyId = Annotated[str, Meta(pattern=rf"^key-[0-9a-f]{{12}}{END}", description="As a key's `id`.")]
 KeyName = Annotated[
-    str, Meta(min_length=1, max_length=100, pattern=rf"^[^\u0000-\u001f\u007f]+{_END}", description="What it is for.")
+    str, Meta(min_length=1, max_length=100, pattern=rf"^[^\u0000-\u001f\u007f]+{END}", description="What it is for.")
 ]
 Team = Annotated[
-    str, Meta(pattern=rf"^[A-Za-z0-9][A-Za-z0-9._-]{{0,62}}{_END}", description="Whom its use is counted for.")
+    str, Meta(pattern=rf"^[A-Za-z0-9][A-Za-z0-9._-]{{0,62}}{END}", description="Whom its use is counted for.")
 ]
 ModelOrAll = Annotated[
-    str, Meta(pattern=rf"^(\*|[A-Za-z0-9][A-Za-z0-9._:/@+-]{{0,127}}){_END}", description="A public name; `*`: all.")
+    str, Meta(pattern=rf"^(\*|[A-Za-z0-9][A-Za-z0-9._:/@+-]{{0,127}}){END}", description="A public name; `*`: all.")
 ]
 Models = Annotated[tuple[ModelOrAll, ...], Meta(min_length=1, max_length=100)]
 Label = Annotated[str, Meta(max_length=200)]
@@ -84,8 +84,8 @@ class CreatedKey(Struct, frozen=True, kw_only=True):
 class Whose(Input, frozen=True, kw_only=True):
     """Whose limits: a key's id, or the name of one in gateway.yaml; and for which model, if that matters."""
 
-    principal: Annotated[str, Meta(pattern=rf"^[A-Za-z0-9][A-Za-z0-9_-]{{0,62}}{_END}")]
-    model: Annotated[str, Meta(pattern=rf"^[A-Za-z0-9][A-Za-z0-9._:/@+-]{{0,127}}{_END}")] | UnsetType = UNSET
+    principal: Annotated[str, Meta(pattern=rf"^[A-Za-z0-9][A-Za-z0-9_-]{{0,62}}{END}")]
+    model: Annotated[str, Meta(pattern=rf"^[A-Za-z0-9][A-Za-z0-9._:/@+-]{{0,127}}{END}")] | UnsetType = UNSET
 
 
 class Standing(Struct, frozen=True, kw_only=True):
@@ -120,7 +120,7 @@ class WhichUsage(Input, frozen=True, kw_only=True):
         str,
         Meta(
             pattern=r"^(principal|team|tier|model|operation|pool|day|termination|cache)"
-            rf"(,(principal|team|tier|model|operation|pool|day|termination|cache)){{0,2}}{_END}"
+            rf"(,(principal|team|tier|model|operation|pool|day|termination|cache)){{0,2}}{END}"
         ),
     ] = "team,model"
     since: Since | UnsetType = UNSET

@@ -4,21 +4,16 @@ import argparse
 import asyncio
 import functools
 import math
-import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Coroutine
 from typing import TYPE_CHECKING, TypeVar
 
 from extproc.cli.arguments import CommandFailed, add_config, add_stack_place, load_config
-from extproc.cli.audit import AdminTrail
+from extproc.cli.audit import actions_of
 
 if TYPE_CHECKING:
     from extproc.cli.arguments import Commands
-    from extproc.config.model import GatewayConfig
-    from extproc.routing.experiments import Change, Experiment
-    from extproc.stores.experiments import ExperimentStore
+    from extproc.operations.experiments import InForce
 
-_TIMEOUT_S = 5.0
-"""A person waits longer than a request does."""
 _BY = "ab set"
 T = TypeVar("T")
 
@@ -89,137 +84,67 @@ def _alpha(text: str) -> float:
     return value
 
 
-def experiment_in(config: "GatewayConfig", name: str) -> "Experiment":
-    """The experiment of this name. Raises CommandFailed."""
-    from extproc.routing.experiments import experiment_of
-
-    if name not in config.experiments:
-        there = ", ".join(config.experiments) or "none"
-        raise CommandFailed(f"there is no experiment {name} (there are: {there})")
-    return experiment_of(name, config.experiments[name])
-
-
 def _set(arguments: argparse.Namespace) -> int:
-    from extproc.audit.record import Action
-    from extproc.routing.experiments import Change
+    from extproc.operations import experiments
 
     config = load_config(arguments)
-    experiment = experiment_in(config, arguments.experiment)
     asked = dict(arguments.weights)
-    unknown = [arm for arm in asked if arm not in experiment.arms]
-    if unknown:
-        raise CommandFailed(f"no such arm: {', '.join(unknown)} (there are: {', '.join(experiment.arms)})")
-    trail = AdminTrail(config)
-
-    async def change(store: "ExperimentStore") -> int:
-        now_s = time.time()
-        before = (await store.changes()).get(experiment.name)
-        weights = {**experiment.in_force(before, now_s), **asked}
-        if not any(weights.values()):
-            raise CommandFailed("every weight would be 0, so nothing would be served")
-        after = Change(experiment.fingerprint, weights, _BY, now_s, now_s)
-        if not await store.change(experiment.name, before, after):
-            raise CommandFailed("somebody else has just changed it; look at it, and try again")
-        trail.record(Action.WEIGHTS_SET, experiment.name, "")
-        _print_weights(experiment, after, now_s)
-        return 0
-
-    return _with_store(config, change)
-
-
-def _clear(arguments: argparse.Namespace) -> int:
-    from extproc.audit.record import Action
-
-    config = load_config(arguments)
-    experiment = experiment_in(config, arguments.experiment)
-    trail = AdminTrail(config)
-
-    async def clear(store: "ExperimentStore") -> int:
-        before = (await store.changes()).get(experiment.name)
-        if before is not None and not await store.change(experiment.name, before, None):
-            raise CommandFailed("somebody else has just changed it; look at it, and try again")
-        trail.record(Action.WEIGHTS_SET, experiment.name, "")
-        _print_weights(experiment, None, time.time())
-        return 0
-
-    return _with_store(config, clear)
-
-
-def _show(arguments: argparse.Namespace) -> int:
-    config = load_config(arguments)
-    experiment = experiment_in(config, arguments.experiment)
-
-    async def show(store: "ExperimentStore") -> int:
-        _print_weights(experiment, (await store.changes()).get(experiment.name), time.time())
-        return 0
-
-    return _with_store(config, show)
-
-
-def _print_weights(experiment: "Experiment", change: "Change | None", now_s: float) -> None:
-    weights = experiment.in_force(change, now_s)
-    holds = change is not None and change.fingerprint == experiment.fingerprint
-    by = change.by if change is not None and holds else "gateway.yaml"
-    total = sum(weights.values())
-    for arm, weight in weights.items():
-        pulled = change.pulled.get(arm) if change is not None and holds else None
-        print(f"{arm}  {weight:g}  {weight / total:.1%}  {by}" + (f"  taken out: {pulled}" if pulled else ""))
-    if change is not None and not holds:
-        print(f"gateway.yaml describes it anew, so what `{change.by}` said no longer holds")
-
-
-def _report(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> int:
-    if arguments.since is not None and arguments.until is not None and arguments.since >= arguments.until:
-        parser.error("--since has to be before --until")
-    return asyncio.run(_observe(arguments))
-
-
-async def _observe(arguments: argparse.Namespace) -> int:
-    from extproc.cli.ab_output import show
-    from extproc.experiments.report import Observations, Unit
-    from extproc.stores.experiments import ExperimentStore
-    from extproc.stores.ledger import Ledger, Retention
-
-    config = load_config(arguments)
-    experiment = experiment_in(config, arguments.experiment)
-    settings = config.experiments[experiment.name]
-    url = config.redis.url.get_secret_value()
-    store = ExperimentStore(url, _TIMEOUT_S)
-    ledger = Ledger(url, _TIMEOUT_S, Retention(config.ledger.max_age_days, config.ledger.max_records))
-    try:
-        said = (await store.changes()).get(experiment.name)
-        change = said if said is not None and said.fingerprint == experiment.fingerprint else None
-        since_s = arguments.since
-        if since_s is None and change is not None:
-            since_s = change.since_s
-        elif since_s is None:
-            since_s = await store.began(experiment.name, experiment.fingerprint)
-        until_s = math.inf if arguments.until is None else arguments.until
-        observed = Observations(experiment.name, experiment.arms, since_s, until_s)
-        async for page in ledger.pages(since_s):
-            for record in page:
-                try:
-                    observed.add(record)
-                except ValueError as error:
-                    raise CommandFailed(f"the record {record.get('id')} can't be read: {error}") from None
-    finally:
-        await store.close()
-        await ledger.close()
-    arms = observed.report(settings.control, Unit(arguments.unit), arguments.alpha)
-    pulled = {} if change is None else change.pulled
-    weights = experiment.in_force(change, time.time())
-    show(experiment.name, arms, weights, pulled, arguments.alpha, arguments.unit, as_json=arguments.json)
+    _print_weights(_done(experiments.set_weights(config, actions_of(config), arguments.experiment, asked, _BY)))
     return 0
 
 
-def _with_store(config: "GatewayConfig", work: "Callable[[ExperimentStore], Awaitable[T]]") -> T:
-    from extproc.stores.experiments import ExperimentStore
+def _clear(arguments: argparse.Namespace) -> int:
+    from extproc.operations import experiments
 
-    async def run() -> T:
-        store = ExperimentStore(config.redis.url.get_secret_value(), _TIMEOUT_S)
-        try:
-            return await work(store)
-        finally:
-            await store.close()
+    config = load_config(arguments)
+    _print_weights(_done(experiments.clear(config, actions_of(config), arguments.experiment)))
+    return 0
 
-    return asyncio.run(run())
+
+def _show(arguments: argparse.Namespace) -> int:
+    from extproc.operations import experiments
+
+    _print_weights(_done(experiments.look(load_config(arguments), arguments.experiment)))
+    return 0
+
+
+def _print_weights(now: "InForce") -> None:
+    total = sum(now.weights.values())
+    for arm, weight in now.weights.items():
+        pulled = now.pulled.get(arm)
+        print(f"{arm}  {weight:g}  {weight / total:.1%}  {now.by}" + (f"  taken out: {pulled}" if pulled else ""))
+    if now.outdated:
+        print(f"gateway.yaml describes it anew, so what `{now.outdated}` said no longer holds")
+
+
+def _report(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> int:
+    from extproc.cli.ab_output import show
+    from extproc.experiments.report import Unit
+    from extproc.operations import experiments
+
+    if arguments.since is not None and arguments.until is not None and arguments.since >= arguments.until:
+        parser.error("--since has to be before --until")
+    observing = experiments.report(
+        load_config(arguments),
+        arguments.experiment,
+        since_s=arguments.since,
+        until_s=arguments.until,
+        unit=Unit(arguments.unit),
+        alpha=arguments.alpha,
+    )
+    told = _done(observing)
+    now = told.now
+    show(now.experiment.name, told.arms, now.weights, now.pulled, arguments.alpha, arguments.unit,
+         as_json=arguments.json)  # fmt: skip
+    return 0
+
+
+def _done(work: Coroutine[None, None, T]) -> T:
+    """What comes of it. Raises CommandFailed."""
+    from extproc.operations.experiments import ChangedMeanwhile, Impossible, UnknownExperiment, UnreadableRecord
+    from extproc.operations.trail import NotRecorded
+
+    try:
+        return asyncio.run(work)
+    except (UnknownExperiment, Impossible, ChangedMeanwhile, UnreadableRecord, NotRecorded) as error:
+        raise CommandFailed(str(error)) from None

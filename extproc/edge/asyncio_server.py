@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import logging
 import socket
 
 from extproc.config.address import TcpAddress, UnixAddress
 from extproc.edge.http2 import Connection
 from extproc.edge.service import Service
+from extproc.edge.stream import CUT_OFF_S
 
 _BACKLOG = 1024
 _EVERY_IPV6 = "::"
+_log = logging.getLogger(__name__)
 
 
 class AsyncioServer:
     """See `edge.server.Server`."""
 
     def __init__(self, service: Service) -> None:
-        self._health = service.health
+        self._service, self._health = service, service.health
         self._handlers = service.handlers
         self._connections: set[Connection] = set()
         self._gone = asyncio.Event()  # all connections are
@@ -49,9 +53,12 @@ class AsyncioServer:
             async with asyncio.timeout(grace_s):
                 await self._gone.wait()
         except TimeoutError:
-            for connection in self._connections:
+            _log.warning("streams are cut off", extra={"streams": self._service.streams})
+            for connection in tuple(self._connections):
                 connection.abort()
-            await self._gone.wait()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(CUT_OFF_S):
+                    await self._gone.wait()
 
     def _connect(self) -> Connection:
         connection = Connection(self._handlers.get, self._disconnected)

@@ -11,7 +11,7 @@ import grpc
 
 from extproc.config.address import TcpAddress, UnixAddress
 from extproc.edge.service import Service
-from extproc.edge.stream import MAX_MESSAGE_BYTES, MAX_STREAMS, CallFailed, Handler
+from extproc.edge.stream import CUT_OFF_S, MAX_MESSAGE_BYTES, MAX_STREAMS, CallFailed, Handler
 
 _OPTIONS = (
     ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
@@ -31,7 +31,7 @@ class GrpcioServer:
     """See `edge.server.Server`."""
 
     def __init__(self, service: Service) -> None:
-        self._health = service.health
+        self._service, self._health = service, service.health
         self._server = grpc.aio.server(options=_OPTIONS)
         self._server.add_generic_rpc_handlers((_Methods(service),))
 
@@ -46,7 +46,11 @@ class GrpcioServer:
     async def drain(self, grace_s: float, notice_s: float = 0.0) -> None:
         self._health.drain()
         await asyncio.sleep(notice_s)
-        await self._server.stop(grace_s)
+        stopping = asyncio.ensure_future(self._server.stop(grace_s))
+        if not (await asyncio.wait([stopping], timeout=grace_s))[0]:
+            _log.warning("streams are cut off", extra={"streams": self._service.streams})
+            # gRPC ends its calls and then itself, and says nothing of how long that may take.
+            await asyncio.wait([stopping], timeout=CUT_OFF_S)
 
 
 class _Methods(grpc.GenericRpcHandler):

@@ -55,11 +55,15 @@ class Service:
         self.handlers: Mapping[str, Handler] = {f"/{SERVICE}/Process": self._process, **self.health.handlers}
         """By path, as gRPC names methods."""
 
+        self.streams = 0
+        """Exchanges that are open now."""
+
     async def _process(self, stream: Stream) -> None:
         async def write(reply: Reply) -> None:
             await stream.write(codec.encode(reply).SerializeToString())
 
         session = self._open_session(write, lambda: stream.traceparent)
+        self.streams += 1
         try:
             while (message := await stream.read()) is not None:
                 if await session.receive(codec.decode(ProcessingRequest.FromString(message))):
@@ -73,4 +77,5 @@ class Service:
             session.fail()
             raise
         finally:
+            self.streams -= 1
             session.cancel()

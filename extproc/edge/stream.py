@@ -13,6 +13,10 @@ MAX_STREAMS = 100_000
 """As many calls may be open on one connection."""
 
 
+CUT_OFF_S = 1.0
+"""What is still open when a drain is over is aborted, and has so long to be gone."""
+
+
 class Status(IntEnum):
     """gRPC's status codes; those we use."""
 

@@ -72,6 +72,11 @@ class Observations:
         if outcome is not None and self._since_s <= outcome.time_s < self._until_s:
             self.outcomes.setdefault(outcome.arm, []).append(outcome)
 
+    @property
+    def size(self) -> int:
+        """How many outcomes and ratings are kept."""
+        return len(self.ratings) + sum(map(len, self.outcomes.values()))
+
     def report(self, control: str, unit: Unit, alpha: float) -> list[ArmReport]:
         """One for each arm, the control first."""
         names = [control, *(arm for arm in self.outcomes if arm != control)]

@@ -79,6 +79,7 @@ class SharedAdmissions:
         self._back_ms = 0
         self._used = asyncio.Event()
         self.lost = False
+        degraded(False)
 
     @property
     def idle(self) -> bool:

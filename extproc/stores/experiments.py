@@ -73,7 +73,7 @@ class HeardChanges:
     def __init__(self, store: ExperimentStore, note_lost: Callable[[bool], None]) -> None:
         self._store = store
         self._note_lost = note_lost
-        self._lost = False
+        self._lost: bool | None = None  # before it has listened once
         self._changes: Mapping[str, Change] = {}
 
     def of(self, experiment: str) -> Change | None:

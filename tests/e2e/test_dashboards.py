@@ -1,7 +1,7 @@
 """Every query of every dashboard, rule and alert, asked of a real Prometheus that watches a running stack.
 
-The gateway has all policies on and gets the traffic of `extproc demo`. What a GPU would say is said by a page that is
-shaped as Triton's.
+The gateway has all policies on, an experiment and narrow lines, and gets the traffic of `extproc demo`. What a GPU
+would say is said by a page that is shaped as Triton's.
 """
 
 from __future__ import annotations
@@ -39,6 +39,21 @@ nv_gpu_memory_total_bytes{gpu_uuid="GPU-1"} 80e9
 nv_gpu_power_usage{gpu_uuid="GPU-1"} 300
 """
 NOBODY = """  tracing: {otlp_grpc: "127.0.0.1:9", sampling_percent: 100}
+"""
+SPLIT_AND_NARROW = """
+experiments:
+  llm-v2:
+    control: current
+    sticky: request
+    arms: {current: {pool: demo, weight: 50}, next: {pool: demo-next, weight: 50}}
+pools:
+  demo-next:
+    dialect: triton-generate
+    model: demo_llm
+    clusters: {triton-b: {endpoints: ["127.0.0.1:${EXTPROC_TRITON_B_HTTP_PORT}"]}}
+policies:
+  route: {rules: [{name: new-version, when: {models: [demo-llm]}, to: {experiment: llm-v2}}]}
+  admit: {pools: {demo: {requests: 2}, demo-next: {requests: 2}}}
 """
 MORE_LIMITS = """  limit:
     mode: enforce
@@ -79,7 +94,10 @@ def gpu_port() -> Iterator[int]:
 def gateway(_session_stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[GatewayBeside]:
     text = re.sub("^  limit:.*\n", MORE_LIMITS, switched_on(SHIPPED.read_text()), count=1, flags=re.MULTILINE)
     text = text.replace("  log_level: info\n", "  log_level: info\n" + NOBODY, 1)
-    beside = GatewayBeside(_session_stack, tmp_path_factory.mktemp("gateway"), text)
+    config = yaml.safe_load(text)
+    for section, content in yaml.safe_load(SPLIT_AND_NARROW).items():
+        config[section] = config.get(section, {}) | content
+    beside = GatewayBeside(_session_stack, tmp_path_factory.mktemp("gateway"), yaml.safe_dump(config))
     yield beside
     beside.close()
 

@@ -6,12 +6,14 @@ from collections.abc import Callable
 
 import pytest
 
+from extproc.config.tier import Tier
 from extproc.stack.stack import Stack
 from tests.helpers.beside import GatewayBeside
 from tests.helpers.layers import layered
 from tests.helpers.pages import Page
 from tests.helpers.stack import CONFIG
 
+_TIERS = {"limits": Tier.BASIC}
 Run = Callable[[Page, GatewayBeside, str], str]
 
 
@@ -21,13 +23,15 @@ Run = Callable[[Page, GatewayBeside, str], str]
         ("admission", [Page.run]),
         ("caching", [Page.run]),
         ("experiments", [Page.run, Page.run_commands]),
+        ("limits", [Page.run]),
         ("redaction", [Page.run]),
+        ("routing-rules", [Page.run]),
     ],
 )
-def test_the_example(stack: Stack, stack_key: str, tmp_path: pathlib.Path, name: str, runs: list[Run]) -> None:
-    page = Page(name)
+def test_the_example(stack: Stack, tmp_path: pathlib.Path, name: str, runs: list[Run]) -> None:
+    page, key = Page(name), stack.create_key(name, tier=_TIERS.get(name, Tier.ENTERPRISE))
     gateway = GatewayBeside(stack, tmp_path, layered(CONFIG.read_text(), page.blocks("yaml")[0]))
     try:
-        assert [run(page, gateway, stack_key) for run in runs] == page.blocks("text")
+        assert [run(page, gateway, key) for run in runs] == page.blocks("text")
     finally:
         gateway.close()

@@ -84,6 +84,13 @@ def _text(directory: pathlib.Path, admin: int, redis_url: str, service: str) -> 
           talker: {{pool: up, operations: [chat], context_window: 8192, price: {_PRICE}}}
         pools:
           up: {{dialect: openai, model: m, clusters: {{only: {{endpoints: ["127.0.0.1:9"]}}}}}}
+          other: {{dialect: openai, model: n, clusters: {{only: {{endpoints: ["127.0.0.1:9"]}}}}}}
+        experiments:
+          split:
+            control: old
+            arms: {{old: {{pool: up, weight: 90}}, new: {{pool: other, weight: 10}}}}
+            guardrails: [{{metric: error_rate, worse_by: 0.05, min_requests: 10}}]
+            guardrail_interval_s: 0.2
         policies:
           limit: {{budgets: {{team-money: {{amount: "2.5", per: month, scope: team}}}}}}
         """)

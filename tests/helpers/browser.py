@@ -1,7 +1,6 @@
 """A real, headless Chromium, driven over its own DevTools protocol: pages as a person sees them.
 
-It is one that the machine has (Debian's `chromium` or `chromium-headless-shell`), or there are no such tests. It is
-told to ask nobody but the pages it is sent to.
+It is told to ask nobody but the pages it is sent to.
 """
 
 from __future__ import annotations
@@ -12,15 +11,14 @@ import contextlib
 import itertools
 import os
 import pathlib
-import shutil
 import signal
 from collections.abc import AsyncIterator
 from typing import Any
 
 import aiohttp
-import pytest
 
-_NAMES = ("chromium-headless-shell", "chromium", "google-chrome")
+from tests.helpers.chromium import chromium
+
 _OPTIONS = (
     "--headless",
     "--remote-debugging-port=0",
@@ -34,14 +32,6 @@ _OPTIONS = (
     "--force-color-profile=srgb",
 )
 _TIMEOUT_S = 20.0
-
-
-def chromium() -> str:
-    """Its path; skips the test where there is none."""
-    found = next(filter(None, map(shutil.which, _NAMES)), None)
-    if found is None:
-        pytest.skip("no Chromium on this machine (Debian: chromium-headless-shell)")
-    return found
 
 
 class Page:
@@ -131,8 +121,9 @@ async def browsing(directory: pathlib.Path) -> AsyncIterator[Page]:
     # Without a user namespace for its sandbox, as for root in a container, it would not start.
     sandbox = ("--no-sandbox",) if os.geteuid() == 0 else ()
     profile = directory / "profile"
+    browser = chromium()
     process = await asyncio.create_subprocess_exec(
-        chromium(),
+        browser.path,
         *_OPTIONS,
         *sandbox,
         f"--user-data-dir={profile}",
@@ -140,6 +131,7 @@ async def browsing(directory: pathlib.Path) -> AsyncIterator[Page]:
         stdout=asyncio.subprocess.DEVNULL,
         stderr=asyncio.subprocess.DEVNULL,
         start_new_session=True,
+        env={**os.environ, **browser.environment},
     )
     try:
         address = await _address(profile / "DevToolsActivePort")

@@ -14,8 +14,12 @@ _SHOWN = "http://127.0.0.1:10000"
 
 
 class Page:
+    """One page, or of one with a section "A worked example" just that."""
+
     def __init__(self, name: str) -> None:
-        self.text = (DOCS / f"{name}.md").read_text()
+        text = (DOCS / f"{name}.md").read_text()
+        _, _, example = text.partition("\n## A worked example\n")
+        self.text = example.partition("\n## ")[0] or text
 
     def blocks(self, language: str) -> list[str]:
         return re.findall(rf"^```{language}\n(.*?)^```$", self.text, re.MULTILINE | re.DOTALL)

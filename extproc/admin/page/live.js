@@ -15,6 +15,7 @@ const PARTS = {
   caches: panels.caches,
   verdicts: panels.verdicts,
   pools: panels.pools,
+  queues: panels.queues,
   spend: panels.spend,
   arms: panels.arms,
   decisions: panels.decisions,

@@ -106,6 +106,22 @@ export function pools(live) {
       ["Queued", NUMBER], ["Running", NUMBER], ["GPU", NUMBER], ["KV cache", NUMBER], ["Heard", NUMBER]], rows)];
 }
 
+export function queues(live) {
+  if (!live.queues.length) return [empty("No pool has a line: policies.admit gives it one.")];
+  const waits = live.waits.filter((one) => one.p50_s !== null);
+  const lines = table("Lines before pools",
+    ["Pool", "Class", ["At work", NUMBER], ["Tokens", NUMBER], ["Waiting", NUMBER], ["Let in at once", NUMBER],
+      ["After a wait", NUMBER], ["Sent away", NUMBER]],
+    live.queues.map((one, at) => [live.queues[at - 1]?.pool === one.pool ? "" : one.pool, one.priority,
+      [compact(one.requests), NUMBER], [compact(one.tokens), NUMBER], [compact(one.waiting), NUMBER],
+      [compact(one.at_once), NUMBER], [compact(one.waited), NUMBER], [compact(one.refused), NUMBER]]));
+  if (!waits.length) return [lines, empty("Nobody waited in the last minute.")];
+  return [lines, table("Waits of the last minute",
+    ["Class", ["Wait, median", NUMBER], ["Wait, p95", NUMBER], ["Place in line, p95", NUMBER]],
+    waits.map((one) => [one.priority, [duration(one.p50_s), NUMBER], [duration(one.p95_s), NUMBER],
+      [compact(one.position_p95), NUMBER]]))];
+}
+
 export function spend(live) {
   if (!live.recording) return [empty("Spend is known with the ledger only: set ledger.enabled.")];
   if (!live.spend.length) return [empty("Nothing was used since this service started.")];

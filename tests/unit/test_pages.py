@@ -114,7 +114,8 @@ def merged(base: dict[str, Any], more: Mapping[str, Any]) -> dict[str, Any]:
 def test_every_policy_has_a_page_with_an_example_that_a_test_runs() -> None:
     own_pages = {"identify": "identity", "limit": "limits", "admit": "admission", "redact": "redaction",
                  "content_filter": "content-rules", "semantic_cache": "semantic-cache", "cache": "caching",
-                 "route": "routing-rules", "affinity": "routing", "endpoint": "routing", "load_model": "model-mesh"}  # fmt: skip
+                 "route": "routing-rules", "affinity": "routing", "endpoint": "routing",
+                 "load_model": "model-mesh"}  # fmt: skip
     without_settings = {"scan", "validate", "count_tokens", "account", "list_models"}
     for policy in set(pipeline.SETTINGS) - without_settings:
         page = own_pages.get(policy, policy)

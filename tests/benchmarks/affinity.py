@@ -5,10 +5,12 @@
     python tests/benchmarks/affinity.py simulate TRACE [--endpoints 4 16 64] [--cache-tokens 1048576]
     python tests/benchmarks/affinity.py replay TRACE --strategy maglev [--leave] [--endpoints 4]
 
-TRACE is Mooncake's conversation_trace.jsonl. `cost` times the key. `tables` says how even Envoy's
-tables are and what moves when an endpoint leaves. `simulate` plays the whole trace against servers
-that are simulated too. `replay` plays one conversation in sixteen, faster than it was, through a real Envoy and the
-real service to real Tritons with demo_llm, whose prefix cache and pace are simulated, and simulates the same beside it.
+TRACE is Mooncake's conversation_trace.jsonl, or for `replay` also one of Azure's (.csv). `cost` times the key. `tables`
+says how even Envoy's tables are and what moves when an endpoint leaves. `simulate` plays the whole trace to servers
+that are simulated too. `replay` plays a part of one, faster than it was, through a real Envoy and the real service to
+real Tritons with demo_llm, whose prefix cache and pace are simulated: of Mooncake's one conversation in sixteen, with
+answers cut to 8 tokens, and the same simulated beside it where the strategy is known; of Azure's one request in 54, to
+servers that work on four at a time.
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ import tempfile
 import time
 import timeit
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -39,8 +41,9 @@ from extproc.principal import ANONYMOUS
 from extproc.routing.affinity import Affinity, affinity
 from tests.benchmarks import affinity_simulation as simulation
 from tests.benchmarks.affinity_simulation import Fleet, Key, simulate
-from tests.benchmarks.affinity_trace import BLOCK_BYTES, BLOCK_TOKENS, Arrival, load, one_in, sped_up
+from tests.benchmarks.affinity_trace import BLOCK_BYTES, BLOCK_TOKENS, Arrival, is_azure, load, one_in, sped_up
 from tests.helpers.hash_tables import Maglev, Ring, Table, xxh64
+from tests.helpers.redis import RedisServer
 from tests.helpers.services import KEY, ServedGateway, Upstreams, served
 from tests.helpers.triton import RunningTriton, running
 
@@ -51,6 +54,8 @@ CACHE_TOKENS = 1 << 20
 REPLAY_S = 75.0
 REPLAYED_ONE_IN = 16
 OUTPUT_TOKENS = 8
+AZURE_ONE_IN = 54
+AZURE_AT_A_TIME = 4
 POLICIES = "policies: {cache: {mode: off}, limit: {mode: off}}\n"
 
 
@@ -167,6 +172,8 @@ class Answered:
     at_s: float
     status: int
     ttft_s: float
+    took_s: float
+    tokens: int
 
 
 @dataclass
@@ -207,8 +214,8 @@ class Replay:
     async def _one(self, to: httpx.AsyncClient, arrival: Arrival) -> None:
         body = {
             "model": "replayed",
-            "messages": [{"role": "user", "content": arrival.prompt()}],
-            "max_tokens": OUTPUT_TOKENS,
+            "messages": [{"role": "user", "content": f"{arrival.prompt()} [[demo:tokens={arrival.output_tokens}]]"}],
+            "max_tokens": arrival.output_tokens,
             "stream": True,
         }
         began_s = time.monotonic()
@@ -221,7 +228,8 @@ class Replay:
             status = response.status_code
         except httpx.RemoteProtocolError:  # its server was stopped in the middle
             status = 0
-        self.answered.append(Answered(arrival.at_s, status, ttft_s or 0.0))
+        took_s = time.monotonic() - began_s
+        self.answered.append(Answered(arrival.at_s, status, ttft_s or 0.0, took_s, arrival.output_tokens))
 
     def _counts(self, of: Sequence[RunningTriton] | None = None) -> list[tuple[float, float]]:
         return [
@@ -236,48 +244,82 @@ def _hit_rate(before: Sequence[tuple[float, float]], after: Sequence[tuple[float
 
 
 @contextlib.contextmanager
-def tritons(directory: Path, count: int, cache_tokens: int) -> Iterator[list[RunningTriton]]:
+def tritons(directory: Path, count: int, parameters: Mapping[str, int]) -> Iterator[list[RunningTriton]]:
     with contextlib.ExitStack() as stack:
         started = [stack.enter_context(running(["demo_llm"], directory / f"triton-{n}.log")) for n in range(count)]
         for triton in started:
             config = httpx.get(f"{triton.url}/v2/models/demo_llm/config").raise_for_status().json()
-            config["parameters"]["kv_cache_blocks"]["string_value"] = str(cache_tokens // 16)
+            for parameter, value in parameters.items():
+                config["parameters"][parameter]["string_value"] = str(value)
             load_it = {"parameters": {"config": json.dumps(config)}}
             httpx.post(f"{triton.url}/v2/repository/models/demo_llm/load", json=load_it, timeout=30).raise_for_status()
         yield started
 
 
-def _pool(strategy: str, ports: Sequence[int]) -> str:
+def _pool(strategy: str, servers: Sequence[RunningTriton]) -> str:
     hashed = f"balancing: consistent_hash, consistent_hash: {{table: {strategy}}}"
     balancing = hashed if strategy in ("maglev", "ring_hash") else f"balancing: {strategy}"
-    clusters = ", ".join(f'c{port}: {{endpoints: ["127.0.0.1:{port}"]}}' for port in ports)
-    servers = f"dialect: triton-generate, model: demo_llm, clusters: {{{clusters}}}, health: {{interval_s: 0.5}}"
-    return f"{{{servers}, {balancing}}}"
+    endpoints = ", ".join(f'"127.0.0.1:{server.ports.http}"' for server in servers)
+    metrics = ", ".join(f'"127.0.0.1:{server.ports.metrics}"' for server in servers)
+    clusters = f"clusters: {{all: {{endpoints: [{endpoints}], metrics: [{metrics}]}}}}"
+    return f"{{dialect: triton-generate, model: demo_llm, {clusters}, health: {{interval_s: 0.5}}, {balancing}}}"
 
 
-def replayed(arrivals: list[Arrival], strategy: str, endpoints: int, *, leave: bool) -> None:
-    chosen = [replace(arrival, output_tokens=OUTPUT_TOKENS) for arrival in one_in(arrivals, REPLAYED_ONE_IN)]
+@dataclass(frozen=True)
+class Played:
+    """What is sent, how fast, and what the servers' simulation is told."""
+
+    arrivals: list[Arrival]
+    speed: float
+    parameters: Mapping[str, int]
+
+
+def slice_of(trace: Path) -> Played:
+    """A part of a trace that two cores can play in REPLAY_S."""
+    arrivals, parameters = list(load(trace)), {"kv_cache_blocks": CACHE_TOKENS // 16}
+    if is_azure(trace):
+        chosen = arrivals[::AZURE_ONE_IN]
+        parameters["max_running_sequences"] = AZURE_AT_A_TIME
+    else:
+        chosen = [replace(arrival, output_tokens=OUTPUT_TOKENS) for arrival in one_in(arrivals, REPLAYED_ONE_IN)]
     speed = chosen[-1].at_s / REPLAY_S
-    played = sped_up(chosen, speed)
-    half_s = played[-1].at_s / 2
-    with tempfile.TemporaryDirectory() as name, tritons(Path(name), endpoints, CACHE_TOKENS) as servers:
-        ports = [server.ports.http for server in servers]
-        upstreams = Upstreams(more={"replayed": _pool(strategy, ports)})
-        with served(Path(name) / "gateway", upstreams, policies=POLICIES) as gateway:
+    return Played(sped_up(chosen, speed), speed, parameters)
+
+
+def replayed(played: Played, strategy: str, endpoints: int, *, leave: bool) -> None:
+    half_s = played.arrivals[-1].at_s / 2
+    with tempfile.TemporaryDirectory() as name, tritons(Path(name), endpoints, played.parameters) as servers:
+        directory = Path(name) / "gateway"
+        directory.mkdir()
+        upstreams = Upstreams(more={"replayed": _pool(strategy, servers)})
+        with (
+            contextlib.closing(RedisServer(directory)),
+            served(directory, upstreams, policies=POLICIES) as gateway,
+        ):
             replay = Replay(gateway, servers, [])
-            rates = asyncio.run(replay.play(played, leave=leave))
-    failed = Counter((one.status, one.at_s >= half_s) for one in replay.answered if one.status != httpx.codes.OK)
+            rates = asyncio.run(replay.play(played.arrivals, leave=leave))
+    answered = replay.answered
+    failed = Counter((one.status, one.at_s >= half_s) for one in answered if one.status != httpx.codes.OK)
     print(
-        f"{strategy}{', one leaves at half' if leave else ''}: {len(played)} requests in {REPLAY_S:.0f} s, "
-        f"{speed:.0f} times as fast as they were, {endpoints} Tritons; failed: {dict(failed)}"
+        f"{strategy}{', one leaves at half' if leave else ''}: {len(answered)} requests in {REPLAY_S:.0f} s, "
+        f"{played.speed:.0f} times as fast as they were, {endpoints} Tritons; failed: {dict(failed)}"
     )
+    ended_s = max(one.at_s + one.took_s for one in answered)
+    print(f"  {sum(one.tokens for one in answered) / ended_s:.0f} tokens/s, all done after {ended_s:.1f} s")
     for half, rate in enumerate(rates):
-        ttft_s = sorted(one.ttft_s for one in replay.answered if (one.at_s >= half_s) == bool(half))
-        mean_ms = sum(ttft_s) / len(ttft_s) * 1000
-        quantiles = " ".join(f"p{q} {ttft_s[len(ttft_s) * q // 100] * 1000:.0f}" for q in (50, 90, 99))
-        print(f"  half {half + 1}: hits {rate:.1%}, TTFT mean {mean_ms:.0f} {quantiles} ms")
-    fleet = Fleet(endpoints, strategy, CACHE_TOKENS, leaves_at_s=half_s if leave else None)
-    print(f"  half 2 simulated:{simulation.HEADING}\n{'':19}{simulate(fleet, played, key_of(2), half_s).line()}")
+        some = [one for one in answered if (one.at_s >= half_s) == bool(half)]
+        print(f"  half {half + 1}: hits {rate:.1%}, TTFT {_times(one.ttft_s for one in some)}")
+        print(f"  {'':7}whole answers {_times(one.took_s for one in some)}")
+    if strategy in simulation.STRATEGIES:
+        fleet = Fleet(endpoints, strategy, CACHE_TOKENS, leaves_at_s=half_s if leave else None)
+        simulated_half = simulate(fleet, played.arrivals, key_of(2), half_s)
+        print(f"  half 2 simulated:{simulation.HEADING}\n{'':19}{simulated_half.line()}")
+
+
+def _times(of: Iterable[float]) -> str:
+    ordered = sorted(of)
+    quantiles = " ".join(f"p{q} {ordered[len(ordered) * q // 100] * 1000:.0f}" for q in (50, 90, 99))
+    return f"mean {sum(ordered) / len(ordered) * 1000:.0f} {quantiles} ms"
 
 
 def main() -> None:
@@ -294,11 +336,10 @@ def main() -> None:
         return
     if arguments.trace is None:
         parser.error("the trace is missing")
-    arrivals = list(load(arguments.trace))
     if arguments.what == "simulate":
-        simulated(arrivals, arguments.endpoints, arguments.cache_tokens)
+        simulated(list(load(arguments.trace)), arguments.endpoints, arguments.cache_tokens)
     else:
-        replayed(arrivals, arguments.strategy, arguments.endpoints[0], leave=arguments.leave)
+        replayed(slice_of(arguments.trace), arguments.strategy, arguments.endpoints[0], leave=arguments.leave)
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from tests.benchmarks.affinity_trace import BLOCK_TOKENS, Arrival
 from tests.helpers.hash_tables import Bounded, Maglev, Ring, xxh64
 
+STRATEGIES = ("round_robin", "least_request", "maglev", "ring_hash")
 RING_SIZE = 32_768
 _MOST_RUNNING = 32
 _FIRST_TOKEN_S = 0.03

@@ -1,14 +1,17 @@
-"""Mooncake's trace as requests: when each came, and a prompt that begins as others do where the trace says so.
+"""Recorded traces as requests: when each came, its sizes, and a prompt that begins as others do where the trace says.
 
-A block of the trace is 512 tokens and stands for all before it, too; here it is 512 words of three letters, which are
-2048 bytes and 512 tokens, and the same words wherever the trace has the same block.
+Mooncake's does: a block of it is 512 tokens and stands for all before it, too; here it is 512 words of three letters,
+which are 2048 bytes and 512 tokens, and the same words wherever the trace has the same block. In Azure's every prompt
+is one of its own.
 """
 
+import csv
 import functools
 import json
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 BLOCK_TOKENS = 512
@@ -44,6 +47,28 @@ def _text(block: int) -> str:
 
 
 def load(path: Path) -> Iterator[Arrival]:
+    """Mooncake's JSON lines, or Azure's CSV."""
+    return _load_azure(path) if is_azure(path) else _load_mooncake(path)
+
+
+def is_azure(path: Path) -> bool:
+    return path.suffix == ".csv"
+
+
+def _load_azure(path: Path) -> Iterator[Arrival]:
+    with path.open() as lines:
+        first: datetime | None = None
+        block = 0
+        for row in csv.DictReader(lines):
+            came = datetime.fromisoformat(row["TIMESTAMP"][:26])  # the seventh decimal is more than it takes
+            first = first or came
+            tokens = int(row["ContextTokens"])
+            blocks = tuple(range(block, block + tokens // BLOCK_TOKENS + 1))
+            block += len(blocks)
+            yield Arrival((came - first).total_seconds(), tokens, int(row["GeneratedTokens"]), blocks)
+
+
+def _load_mooncake(path: Path) -> Iterator[Arrival]:
     with path.open() as lines:
         for row in map(json.loads, lines):
             blocks = tuple(row["hash_ids"])

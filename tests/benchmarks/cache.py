@@ -43,9 +43,9 @@ TEXT = "the gateway asks a model once and knows the answer for all who ask the s
 ASKED, PARAPHRASED = "How do I disable two-factor authentication?", "How can I turn off two-factor authentication?"
 
 
-def cached(rig: Rig, server: RedisServer, name: str, policies: str = "") -> Heart:
+def cached(rig: Rig, server: RedisServer, name: str, policies: str = "", grpc: GrpcServer = GrpcServer.GRPCIO) -> Heart:
     """`extproc serve` with these policies, and a Redis."""
-    _, path = rig.config(name)
+    _, path = rig.config(name, grpc)
     text = path.read_text().replace(f"unix://{rig.run_dir}/no-redis.sock", server.url)
     path.write_text(f"{text}policies: {{{policies}}}\n")
     config = load(path, pipeline.SETTINGS)
@@ -116,6 +116,8 @@ def report_latency(rig: Rig, server: RedisServer, count: int, rounds: int) -> No
         "extproc, miss": (with_cache, "miss"),
         "extproc, hit": (with_cache, "hit"),
         "extproc with a limit, hit": (cached(rig, server, "limited", limited), "hit"),
+        "extproc on our server, cache off": (cached(rig, server, "ours-off", grpc=GrpcServer.ASYNCIO), "hit"),
+        "extproc on our server, hit": (cached(rig, server, "ours-exact", exact, GrpcServer.ASYNCIO), "hit"),
         "extproc with both caches, miss": (with_both, "unlike"),
         "extproc with both caches, semantic hit": (with_both, "semantic"),
     }
@@ -139,8 +141,8 @@ def report_latency(rig: Rig, server: RedisServer, count: int, rounds: int) -> No
         print(f"| {name} | {ms:.2f} | {statistics.median(tails[name]):.2f} | {ms - p50['bare Envoy']:.2f} |")
     added = {name: ms - p50["bare Envoy"] for name, ms in p50.items()}
     for noop in ("no-op, gRPC's server", "no-op, our server"):
-        print(f"\nA hit takes x {p50['extproc, hit'] / p50[noop]:.2f} of the {noop}, and adds x "
-              f"{added['extproc, hit'] / added[noop]:.2f} of what that adds.", flush=True)  # fmt: skip
+        for hit in ("extproc, hit", "extproc on our server, hit"):
+            print(f"\n{hit}: x {p50[hit] / p50[noop]:.2f} of the {noop}, and adds x {added[hit] / added[noop]:.2f}.")
 
 
 def answer_of(words: int) -> bytes:

@@ -269,6 +269,13 @@ def test_a_fallback_pool_is_chosen_within_too(world: World) -> None:
     assert busy not in places
 
 
+def test_one_that_fails_every_request_is_no_black_hole_for_another_pool_either(world: World) -> None:
+    with world.scripted(world.upstreams[0], answers(500, b"{}")):
+        statuses = Counter(world.send("behind", 10).status_code for _ in range(100))
+    assert statuses[200] >= 80
+    assert wait_until(lambda: not elsewhere(world, "least", world.addresses[0]), 20.0)
+
+
 def test_explain_says_which_and_why(world: World, capsys: pytest.CaptureFixture[str]) -> None:
     busy = world.hold("least", 2000)
     config = str(world.gateway.directory / "gateway.yaml")

@@ -122,14 +122,22 @@ class OtherPools:
             async with self._calls.ask(ctx.head.method, call.path, headers, body) as answer:
                 decoder = pool.dialect.decoder(ctx.request, answer.status, answer.headers.get("content-type", ""))
                 question.served.body_headers = _body_headers(answer.headers)
+                if choice is not None:
+                    choice.answered(answer.status, answer.endpoint, self._clock.monotonic())
                 async with aclosing(_decoded(answer, decoder)) as batches:
-                    async for batch in batches:
-                        yield batch
+                    async for events, last in batches:
+                        self._note_begun(choice, failure_before_answer(events) is not None)
+                        yield events, last
         except DependencyError:
+            self._note_begun(choice, True)
             yield [Failed(upstream_failed("The model server's answer broke off."))], True
         finally:
             if choice is not None:
                 choice.release()
+
+    def _note_begun(self, choice: Choice | None, failed: bool) -> None:
+        if choice is not None:
+            choice.begun(failed, self._clock.monotonic())
 
     def _choose(self, ctx: RequestContext, pool: Pool) -> Choice | None:
         endpoints = self._endpoints.of(pool.name)

@@ -280,10 +280,13 @@ class Journey:
         events: Sequence[AnswerEvent] = decoder.feed(data) if data else ()
         if last:
             events = [*events, *decoder.finish()]
+        fails = not self._answering and failure_before_answer(events) is not None
+        if events and ctx.choice is not None:
+            ctx.choice.begun(fails, self._clock.monotonic())
         if self._trial is not None:
             await self._try(ctx, self._trial, events, last)
             return
-        if not self._answering and failure_before_answer(events) is not None and await self._falls_back(ctx):
+        if fails and await self._falls_back(ctx):
             return
         await self._take_answer(ctx, events, last)
 

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from extproc.cli.arguments import Commands
     from extproc.config.model import GatewayConfig
     from extproc.dialects.interface import InferenceRequest
+    from extproc.routing.catalog import Model, Pool
     from extproc.routing.destinations import Destination
     from extproc.routing.experiments import Change
     from extproc.routing.rules import CompiledRule, Facts, Need
@@ -112,18 +113,26 @@ class _Explained:
             "experiment": self._experiment(destination),
             "model": destination.model.name,
             "pool": destination.pool.name,
-            "cascade": _cascade(destination),
-            "endpoints": self._endpoints(destination),
+            "cascade": self._cascade(destination),
+            "endpoints": self._endpoints(destination.model, destination.pool),
         }
 
-    def _endpoints(self, destination: "Destination") -> dict[str, Any] | None:
+    def _cascade(self, destination: "Destination") -> dict[str, Any] | None:
+        cascade = destination.cascade
+        if cascade is None:
+            return None
+        first = cascade.first
+        endpoints = self._endpoints(first, first.pool)
+        return {"name": cascade.name, "first": first.name, "pool": first.pool.name, "endpoints": endpoints}
+
+    def _endpoints(self, model: "Model", pool: "Pool") -> dict[str, Any] | None:
         from extproc.cli.route_endpoints import explained_endpoints
 
-        model, request = destination.model, self._request
+        request = self._request
         limit = request.output_limit_tokens
         answer = (model.output_cap_tokens if limit is None else limit) * request.choices
         prompt = 0 if model.tokenizer is None else model.tokenizer.count_request(request)
-        return explained_endpoints(self._config, destination.pool.name, prompt + answer, redis=self._asks_redis)
+        return explained_endpoints(self._config, pool.name, prompt + answer, redis=self._asks_redis)
 
     def _try_rules(self) -> "tuple[CompiledRule | None, list[dict[str, str]]]":
         steps = []
@@ -167,15 +176,6 @@ class _Explained:
             "weights_from": change.by if change is not None and holds else f"gateway.yaml{self._heard}",
             "subject": taken.subject,
         }
-
-
-def _cascade(destination: "Destination") -> dict[str, str] | None:
-    cascade = destination.cascade
-    return (
-        None
-        if cascade is None
-        else {"name": cascade.name, "first": cascade.first.name, "pool": cascade.first.pool.name}
-    )
 
 
 def _request(arguments: argparse.Namespace, headers: dict[str, str]) -> "InferenceRequest":
@@ -239,12 +239,14 @@ def _print(report: dict[str, Any]) -> None:
     cascade = report["cascade"]
     if cascade is not None:
         print(f"cascade {cascade['name']}: first model {cascade['first']} in pool {cascade['pool']}, then")
+        _print_endpoints(cascade["endpoints"])
     print(f"model {report['model']}\npool {report['pool']}")
-    if report["endpoints"] is not None:
-        _print_endpoints(report["endpoints"])
+    _print_endpoints(report["endpoints"])
 
 
-def _print_endpoints(report: dict[str, Any]) -> None:
+def _print_endpoints(report: dict[str, Any] | None) -> None:
+    if report is None:
+        return
     for one in report["order"]:
         busy = f", busy {one['busy']:g}" if report["strategy"] == "gpu_aware" else ""
         state = "out" if one["unhealthy"] else "first choice" if one["first_choice"] else "then"

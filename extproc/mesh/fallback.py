@@ -1,15 +1,23 @@
 """The listener at which the service asks for another pool, when the one that it stamped has failed a request.
 
 Requests here were let through, translated and stamped by the service already, so nothing stands before the routes:
-no ext_proc, no access log (the request has its line). Only the service may reach it, which is why it is a Unix socket
-or a port of loopback. Retries, balancing, ejection and circuit breakers are the pool's, as for any other request.
+no ext_proc, no access log (the request has its line). Where the service chooses endpoints, answers say whose they are.
+Only the service may reach it, which is why it is a Unix socket or a port of loopback. Retries, balancing, ejection and
+circuit breakers are the pool's, as for any other request.
 
 Must not know: when the service comes here.
 """
 
+from collections.abc import Iterator
+
 from envoy_data_plane.envoy.config.core.v3 import Address, Pipe, TrafficDirection
 from envoy_data_plane.envoy.config.listener.v3 import Filter, FilterChain, Listener
-from envoy_data_plane.envoy.extensions.filters.network.http_connection_manager.v3 import HttpConnectionManager, Rds
+from envoy_data_plane.envoy.extensions.filters.http.header_mutation.v3 import HeaderMutation, Mutations
+from envoy_data_plane.envoy.extensions.filters.network.http_connection_manager.v3 import (
+    HttpConnectionManager,
+    HttpFilter,
+    Rds,
+)
 from envoy_data_plane.google.protobuf import Any
 
 from extproc.config.address import TcpAddress, UnixAddress
@@ -47,7 +55,7 @@ def _connection_manager(config: GatewayConfig) -> HttpConnectionManager:
     traces = config.telemetry.tracing
     return HttpConnectionManager(
         stat_prefix="fallback",
-        http_filters=[router()],
+        http_filters=[*_saying_who_answered(config), router()],
         local_reply_config=local_replies(),
         tracing=tracing(traces) if traces else None,
         # The request's own: it is the same request.
@@ -57,6 +65,16 @@ def _connection_manager(config: GatewayConfig) -> HttpConnectionManager:
         max_request_headers_kb=2 * MAX_HEADERS_KB,
         stream_idle_timeout=wire.seconds(config.gateway.stream_idle_timeout_s),
     )
+
+
+def _saying_who_answered(config: GatewayConfig) -> Iterator[HttpFilter]:
+    if any(pool.balancing.is_ours for pool in config.pools.values()):
+        mutations = [
+            wire.mutate_set(names.ANSWERED_BY_HEADER, "%UPSTREAM_REMOTE_ADDRESS%"),
+            wire.mutate_set(names.DETAILS_HEADER, "%RESPONSE_CODE_DETAILS%"),
+        ]
+        said = HeaderMutation(mutations=Mutations(response_mutations=mutations))
+        yield HttpFilter(name="envoy.filters.http.header_mutation", typed_config=Any.pack(said))
 
 
 def _private(address: TcpAddress | UnixAddress) -> Address:

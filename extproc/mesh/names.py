@@ -41,6 +41,10 @@ ENDPOINT_ATTRIBUTE = "upstream.address"
 DETAILS_ATTRIBUTE = "response.code_details"
 """And whether it is from any: with Envoy's own answers, why."""
 
+ANSWERED_BY_HEADER = "x-extproc-endpoint"
+DETAILS_HEADER = "x-extproc-details"
+"""The same two, as headers, where the service asks for another pool and no filter of its own sees the answer."""
+
 CLIENT_CONTROLS = ("x-extproc-cache-namespace", "x-extproc-cache-ttl", "x-extproc-priority")
 """The only `x-extproc-` headers that a client may send."""
 

@@ -244,7 +244,7 @@ def busyness(load: EndpointLoad | None, terms: Terms) -> float | None:
 
 class Choice(Struct):
     """One request's. `order` is what Envoy is told, if `named`; `at` the endpoint that its tokens are counted for;
-    `answered_by` the one that answered, once Envoy has said so."""
+    `answered_by` the one that answered, once Envoy has said so; `undecided` while only its head says that it can."""
 
     endpoints: Endpoints
     order: tuple[str, ...]
@@ -252,13 +252,14 @@ class Choice(Struct):
     at: str
     named: bool = True
     answered_by: str = ""
+    undecided: bool = False
     over: bool = False
 
     def answered(self, status: int, address: str, now_s: float) -> None:
         """The answer begins; `address` is empty where nobody says whose it is, which says nothing of anybody.
 
         Who was tried before the one that could do it has failed, and so has who answers with an error of its own. A
-        400 that all of them give says nothing either.
+        400 that all of them give says nothing either. Whether one that says 200 has served the request, `begun` tells.
         """
         if not address:
             return
@@ -268,12 +269,21 @@ class Choice(Struct):
         if self.named and (status < 400 or status >= 500):
             for other in self._before(address):
                 self.endpoints.failed(other, now_s)
-        if status < 400:
-            self.endpoints.answered(address)
+        self.undecided = status < 400
         if address != self.at and not self.over:
             self.endpoints.give(self.at, self.tokens)
             self.at = address
             self.endpoints.take(address, self.tokens)
+
+    def begun(self, failed: bool, now_s: float) -> None:
+        """What follows the head begins; `failed`: with an error of the server's. Only the first time counts."""
+        if not self.undecided:
+            return
+        self.undecided = False
+        if failed:
+            self.endpoints.failed(self.answered_by, now_s)
+        else:
+            self.endpoints.answered(self.answered_by)
 
     def _before(self, address: str) -> tuple[str, ...]:
         return self.order[: self.order.index(address)] if address in self.order else self.order

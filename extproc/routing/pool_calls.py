@@ -15,18 +15,27 @@ from yarl import URL
 from extproc.config.address import TcpAddress, UnixAddress
 from extproc.errors import DependencyError
 
+ENDPOINT = "x-extproc-endpoint"
+"""The response header by which the fallback listener says which endpoint answered."""
+
+DETAILS = "x-extproc-details"
+"""And the one that says who made the answer, and why."""
+
 _NAME = "envoy"
+_OVERFLOW = "overflow"  # a circuit breaker let nothing through: the endpoint was chosen, and never asked
 _CONNECT_TIMEOUT_S = 2.0
 _MAX_HEADER_BYTES = 64 << 10
 _OWN_HEADERS = ("User-Agent", "Accept", "Accept-Encoding", "Content-Type")
 
 
 class PoolAnswer(Struct):
-    """What came back; `chunks` raises DependencyError where the answer breaks off."""
+    """What came back; `chunks` raises DependencyError where the answer breaks off. `endpoint` is empty where Envoy
+    doesn't say whose it is, or answered itself."""
 
     status: int
     headers: Mapping[str, str]
     chunks: AsyncIterator[bytes]
+    endpoint: str = ""
 
 
 class PoolCalls:
@@ -64,12 +73,16 @@ class PoolCalls:
             raise DependencyError(_NAME, f"the fallback listener failed: {type(error).__name__}") from error
         try:
             named = {name.lower(): value for name, value in response.headers.items()}
-            yield PoolAnswer(response.status, named, _chunks(response))
+            yield PoolAnswer(response.status, named, _chunks(response), _endpoint(named))
         finally:
             response.close()
 
     async def close(self) -> None:
         await self._session.close()
+
+
+def _endpoint(headers: Mapping[str, str]) -> str:
+    return "" if _OVERFLOW in headers.get(DETAILS, "") else headers.get(ENDPOINT, "")
 
 
 async def _chunks(response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:

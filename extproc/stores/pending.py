@@ -8,6 +8,7 @@ what is concluded from it.
 
 from __future__ import annotations
 
+import logging
 import uuid
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -26,6 +27,7 @@ NAME = "endpoint"
 
 BEAT_S = 0.25
 KEEP_S = 2.0
+_log = logging.getLogger(__name__)
 _PREFIX = "{extproc}:pending:"
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(dict[str, int]).decode
@@ -97,7 +99,8 @@ class SharedPending:
     def __init__(self, store: PendingStore, book: EndpointBook, clock: Clock, degraded: Callable[[bool], None]) -> None:
         self._store, self._book, self._clock, self._report = store, book, clock, degraded
         self._heard_s = clock.monotonic()
-        self._lost = False
+        self._lost: bool | None = None  # until it was asked
+        degraded(False)
 
     @property
     def age_s(self) -> float:
@@ -109,13 +112,16 @@ class SharedPending:
         own = {name: dict(endpoints.own) for name, endpoints in self._book.pools.items()}
         if not own:
             self._heard_s = self._clock.monotonic()
+            self._note(False)
             return
         try:
             heard = await self._store.exchange(own)
-        except StoreUnavailable:
-            self._lose()
+        except StoreUnavailable as error:
+            self._lose(error)
             return
         self._heard_s = self._clock.monotonic()
+        if self._lost:
+            _log.warning("Redis is back: what others have pending is known again")
         self._note(False)
         for name, endpoints in self._book.pools.items():
             if name in heard:
@@ -125,13 +131,16 @@ class SharedPending:
         """What this worker had is forgotten in `KEEP_S`."""
         await self._store.close()
 
-    def _lose(self) -> None:
+    def _lose(self, error: StoreUnavailable) -> None:
+        if not self._lost:
+            _log.warning("Redis is lost: what others have pending is not known", extra={"error": str(error)})
         self._note(True)
         if self.age_s > KEEP_S:
             for endpoints in self._book.pools.values():
                 endpoints.heard({}, 0, {})
 
     def _note(self, lost: bool) -> None:
+        """The first time in any case: another, before a change of the configuration, may have said otherwise."""
         if lost is not self._lost:
             self._lost = lost
             self._report(lost)

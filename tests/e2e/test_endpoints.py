@@ -135,6 +135,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
             "gpu": f"{{{common}, balancing: gpu_aware, {here}}}",
             "narrow": f"{{{common}, balancing: least_tokens, {here}, circuit_breaker: {{max_requests: 1}}}}",
             "behind": f"{{{common}, clusters: {{a: {{endpoints: ['127.0.0.1:9']}}}}, fallback: [{{pool: least}}]}}",
+            "door": f"{{{common}, clusters: {{a: {{endpoints: ['127.0.0.1:9']}}}}, fallback: [{{pool: narrow}}]}}",
         }
         directory = tmp_path_factory.mktemp("endpoints")
         redis = running.enter_context(contextlib.closing(RedisServer(directory)))
@@ -224,9 +225,10 @@ def test_one_that_fails_every_request_is_no_black_hole(world: World) -> None:
     assert wait_until(lambda: not elsewhere(world, "least", world.addresses[0]), 20.0)
 
 
-def test_who_was_not_asked_because_of_the_circuit_breaker_has_not_failed(world: World) -> None:
+@pytest.mark.parametrize("model", ["narrow", "door"])
+def test_who_was_not_asked_because_of_the_circuit_breaker_has_not_failed(world: World, model: str) -> None:
     world.hold("narrow", 10)
-    assert {world.send("narrow", 10).status_code for _ in range(20)} == {503}
+    assert {world.send(model, 10).status_code for _ in range(20)} == {503}
     time.sleep(2 * BEAT_S)  # what is not there has no event to wait for
     assert world.gateway.books.metric("extproc_endpoint_out", pool="narrow") == 0
 
@@ -267,6 +269,13 @@ def test_a_fallback_pool_is_chosen_within_too(world: World) -> None:
     assert wait_until(lambda: elsewhere(world, "least", busy))
     places: list[Any] = [world.ask("behind") for _ in range(10)]
     assert busy not in places
+
+
+def test_one_that_fails_every_request_is_no_black_hole_for_another_pool_either(world: World) -> None:
+    with world.scripted(world.upstreams[0], answers(500, b"{}")):
+        statuses = Counter(world.send("behind", 10).status_code for _ in range(100))
+    assert statuses[200] >= 80
+    assert wait_until(lambda: not elsewhere(world, "least", world.addresses[0]), 20.0)
 
 
 def test_explain_says_which_and_why(world: World, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,5 +1,7 @@
 """Pending tokens in a real Redis: each worker hears the others, and who is silent is forgotten."""
 
+import pytest
+
 from extproc import config
 from extproc.clock import Clock
 from extproc.routing.endpoint_book import EndpointBook
@@ -54,7 +56,9 @@ async def test_what_can_not_be_read_is_left_out(own_redis: RedisServer) -> None:
     await store.close()
 
 
-async def test_without_redis_others_count_until_what_they_said_is_old(own_redis: RedisServer) -> None:
+async def test_without_redis_others_count_until_what_they_said_is_old(
+    own_redis: RedisServer, caplog: pytest.LogCaptureFixture
+) -> None:
     book, times_s, lost = EndpointBook(), [100.0], list[bool]()
     book.take_up(config.parse(CONFIG, {}, {}))
     endpoints = book.of("p")
@@ -66,7 +70,7 @@ async def test_without_redis_others_count_until_what_they_said_is_old(own_redis:
     assert endpoints.pending(A) == 100
     own_redis.stop()
     await shared.beat()
-    assert (endpoints.pending(A), lost) == (100, [True])
+    assert (endpoints.pending(A), lost) == (100, [False, False, True])
     times_s.append(times_s[-1] + KEEP_S + 0.1)
     endpoints.take(A, 1)
     await shared.beat()
@@ -74,6 +78,25 @@ async def test_without_redis_others_count_until_what_they_said_is_old(own_redis:
     own_redis.start()
     await other.exchange({"p": {A: 200}})
     await shared.beat()
-    assert (endpoints.pending(A), shared.age_s, lost) == (201, 0, [True, False])
+    assert (endpoints.pending(A), shared.age_s, lost) == (201, 0, [False, False, True, False])
+    said = [record.getMessage().partition(":")[0] for record in caplog.records]
+    assert said == ["Redis is lost", "Redis is back"]
     await shared.close()
     await other.close()
+
+
+async def test_a_new_redis_or_none_to_ask_ends_the_outage(own_redis: RedisServer) -> None:
+    """Whoever was there before said that it is lost, and may say so once more after its successor was made."""
+    book, lost = EndpointBook(), list[bool]()
+    book.take_up(config.parse(CONFIG, {}, {}))
+    away = SharedPending(PendingStore("redis://127.0.0.1:1", 0.2), book, Clock(), lost.append)
+    here = SharedPending(PendingStore(own_redis.url, 1.0), book, Clock(), lost.append)
+    await away.beat()
+    assert lost == [False, False, True]
+    await here.beat()
+    assert lost.pop() is False
+    book.take_up(config.parse(CONFIG.replace("least_tokens", "round_robin"), {}, {}))
+    await away.beat()
+    assert lost == [False, False, True, False]
+    await away.close()
+    await here.close()

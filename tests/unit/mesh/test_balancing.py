@@ -8,10 +8,12 @@ from envoy_data_plane.envoy.config.cluster.v3 import Cluster, ClusterLbPolicy
 from envoy_data_plane.envoy.extensions.load_balancing_policies.override_host.v3 import OverrideHost
 
 from extproc import config
+from extproc.mesh import names
 from extproc.mesh.clusters import pool_clusters
 from extproc.mesh.processor import processor_filter
 from extproc.mesh.render import plain
 from extproc.mesh.routes import routes
+from extproc.routing import pool_calls
 
 BALANCINGS = ["round_robin", "least_request", "consistent_hash", "least_tokens"]
 
@@ -90,6 +92,7 @@ def test_the_service_names_endpoints_and_is_told_who_answered() -> None:
     for balancing, attributes in (("least_tokens", ["upstream.address", "response.code_details"]), ("round_robin", [])):
         processor = plain(processor_filter(loaded(f"balancing: {balancing}", f"a: {{{endpoints(1)}}}")))
         assert list(found(processor, "response_attributes")) == ([attributes] if attributes else [])
+    assert (names.ANSWERED_BY_HEADER, names.DETAILS_HEADER) == (pool_calls.ENDPOINT, pool_calls.DETAILS)
 
 
 def found(value: Any, name: str) -> Iterator[Any]:

@@ -115,6 +115,23 @@ class Arm(Struct, frozen=True, kw_only=True):
     metrics: dict[str, Metric]
 
 
+class Copies(Struct, frozen=True, kw_only=True):
+    """What one Envoy counted since it started: copies that came to an end, those that reached a server, those that
+    failed (5xx). `latency_ms` by percentile."""
+
+    ended: int
+    sent: int
+    failed: int
+    latency_ms: dict[str, float]
+
+
+class Mirror(Struct, frozen=True, kw_only=True):
+    """The shadow arm. `copies`: null where Envoy's admin interface says nothing of it."""
+
+    pool: str
+    copies: Copies | None
+
+
 class Report(Struct, frozen=True, kw_only=True):
     """The arms compared, the control first. Intervals and p-values hold however often one looks. `since`: Unix
     seconds."""
@@ -124,3 +141,4 @@ class Report(Struct, frozen=True, kw_only=True):
     alpha: float
     unit: Unit
     arms: tuple[Arm, ...]
+    mirror: Mirror | None

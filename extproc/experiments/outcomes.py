@@ -18,7 +18,8 @@ _GUARDED = frozenset({"injection", "indirect_injection", "content_rule"})
 class Outcome(Struct, frozen=True):
     """One request. What does not apply to it is None.
 
-    `failed`: of what went to a model (a refusal didn't, nor did what a cache knew; a client that left is no failure).
+    `failed`: of what went to a model (a refusal didn't, nor did what a cache knew; a client that left is no failure). What
+    another pool had to answer, because the arm's failed, is the arm's failure, however well the other one did.
     `guarded`: found to be an attack, or stopped by a content rule. Times are milliseconds, of whole answers by models.
     """
 
@@ -57,15 +58,16 @@ def outcome_of(record: Mapping[str, Any], experiment: str) -> Outcome | None:
         return None
     termination = record.get("termination")
     cached = record.get("cache") in ("hit", "semantic")
-    by_model = not cached and (termination in _FAILED or termination in _SERVED)
-    whole = by_model and termination == "COMPLETED"
+    stood_in = bool(record.get("fallback_from"))
+    by_model = not cached and (stood_in or termination in _FAILED or termination in _SERVED)
+    whole = by_model and termination == "COMPLETED" and not stood_in
     return Outcome(
         str(record["id"]),
         float(record.get("time") or 0),
         str(record.get("team") or ""),
         arm,
         str(record.get("subject") or ""),
-        termination in _FAILED if by_model else None,
+        stood_in or termination in _FAILED if by_model else None,
         bool(record.get("guard_over")) or record.get("reason") in _GUARDED,
         cached if record.get("cache") in ("hit", "semantic", "miss") else None,
         float(record.get("duration_ms") or 0) if whole else None,

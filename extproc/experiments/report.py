@@ -97,12 +97,16 @@ class Observations:
         for metric, value in _TIMES.items():
             for level in _LEVELS:
                 report.metrics[f"{metric}_{level}"] = test.quantiles(counted, against, value, _LEVELS[level])
-        means = {**_MEANS, "feedback_score": lambda one: self.ratings.get((one.id, one.team))}
+        means = {**_MEANS, "feedback_score": self._rating}
         if len({one.currency for arm in self.outcomes.values() for one in arm if one.currency}) > 1:
             del means["cost"]  # amounts of different currencies have no mean
         for metric, value in means.items():
             report.metrics[metric] = test.means(counted, against, value)
         return report
+
+    def _rating(self, one: Outcome) -> float | None:
+        """What a user said of the arm's answer; another pool's is none of its merit."""
+        return None if one.failed else self.ratings.get((one.id, one.team))
 
 
 _RATES: Mapping[str, Value] = {

@@ -52,6 +52,24 @@ def test_what_is_a_failure(termination: str, failed: bool | None) -> None:
     assert (one.latency_ms is None) == (termination != "COMPLETED")
 
 
+@pytest.mark.parametrize("termination", ["COMPLETED", "CANCELLED", "REJECTED", "UPSTREAM_ERROR"])
+def test_what_another_pool_had_to_answer_is_the_arms_failure(termination: str) -> None:
+    one = outcome(termination=termination, fallback_from="next", pool="demo")
+    assert (one.failed, one.latency_ms, one.ttft_ms) == (True, None, None)
+
+
+def test_an_arm_whose_pool_is_down_behind_a_fallback_is_seen_and_taken_out() -> None:
+    """Every request of it was answered, and quickly, by another pool."""
+    dead = {"fallback_from": "next", "pool": "demo", "duration_ms": 1}
+    settings = guarded(metric="error_rate", worse_by=0.05)
+    assert list(tallied(settings, dead, of_control=0, of_arm=60).broken()) == ["b"]
+    rated = record(9) | {"arm": "", "rated": "r3", "score": "1"}
+    arm = observed(*(record(number, "b", **dead) for number in range(5)), rated).report("a", Unit.SUBJECT, 0.05)[1]
+    assert (arm.requests, arm.metrics["error_rate"].value) == (5, 1.0)
+    for metric in ("latency_ms_p50", "ttft_ms_p95", "completion_tokens", "cost", "feedback_score"):
+        assert arm.metrics[metric].observations == 0, metric
+
+
 def test_what_a_cache_knew_says_nothing_of_a_model() -> None:
     one = outcome(cache="hit")
     assert (one.failed, one.latency_ms, one.tokens, one.cached) == (None, None, None, True)

@@ -104,13 +104,15 @@ class Metric(Struct, frozen=True, kw_only=True):
 
 
 class Arm(Struct, frozen=True, kw_only=True):
-    """What came of one arm. `requests` without those of testers; `cost` by currency."""
+    """What came of one arm. `requests` without those of testers; tokens and `cost` (by currency) are
+    of all of these, however they ended."""
 
     name: str
     requests: int
     by_testers: int
     subjects: int
-    tokens: int
+    prompt_tokens: int
+    completion_tokens: int
     cost: dict[str, float]
     metrics: dict[str, Metric]
 

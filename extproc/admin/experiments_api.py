@@ -175,7 +175,8 @@ def _arm(one: report.ArmReport) -> shapes.Arm:
         requests=one.requests,
         by_testers=one.by_testers,
         subjects=one.subjects,
-        tokens=one.tokens,
+        prompt_tokens=one.prompt_tokens,
+        completion_tokens=one.completion_tokens,
         cost=one.cost,
         metrics={name: _metric(measured) for name, measured in one.metrics.items()},
     )

@@ -47,7 +47,8 @@ def show(
         cost = "".join(f", {amount:.6f} {currency}" for currency, amount in sorted(arm.cost.items()))
         out.write(
             f"{arm.name}: weight {weights.get(arm.name, 0.0):g}, {arm.requests} requests of {arm.subjects} subjects, "
-            f"{arm.tokens} tokens{cost}; {arm.by_testers} more by testers\n"
+            f"{arm.prompt_tokens} prompt and {arm.completion_tokens} completion tokens{cost}; "
+            f"{arm.by_testers} more by testers\n"
         )
         if arm.name in pulled:
             out.write(f"  taken out: {pulled[arm.name]}\n")

@@ -42,13 +42,14 @@ class Measured(Struct, frozen=True):
 
 
 class ArmReport(Struct):
-    """One arm. `requests` are all of it but those of testers."""
+    """One arm. `requests` are all of it but those of testers; tokens and cost are theirs, however they ended."""
 
     name: str
     requests: int = 0
     by_testers: int = 0
     subjects: int = 0
-    tokens: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
     cost: dict[str, float] = field(default_factory=dict)
     metrics: dict[str, Measured] = field(default_factory=dict)
 
@@ -86,7 +87,8 @@ class Observations:
         counted = [one for one in self.outcomes[name] if not one.chosen]
         report = ArmReport(name, len(counted), len(self.outcomes[name]) - len(counted))
         report.subjects = len({one.subject for one in counted})
-        report.tokens = sum(one.tokens or 0 for one in counted)
+        report.prompt_tokens = sum(one.prompt_tokens for one in counted)
+        report.completion_tokens = sum(one.completion_tokens for one in counted)
         for one in counted:
             if one.currency:
                 report.cost[one.currency] = report.cost.get(one.currency, 0.0) + one.cost_nano * _NANO
@@ -119,7 +121,7 @@ _TIMES: Mapping[str, Value] = {
     "ttft_ms": lambda one: one.ttft_ms,
 }
 _MEANS: Mapping[str, Value] = {
-    "completion_tokens": lambda one: one.tokens,
+    "completion_tokens": lambda one: one.completion_tokens if one.is_whole else None,
     "cost": lambda one: one.cost_nano * _NANO if one.currency and one.failed is False else None,
 }
 

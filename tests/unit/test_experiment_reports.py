@@ -72,7 +72,7 @@ def test_an_arm_whose_pool_is_down_behind_a_fallback_is_seen_and_taken_out() -> 
 
 def test_what_a_cache_knew_says_nothing_of_a_model() -> None:
     one = outcome(cache="hit")
-    assert (one.failed, one.latency_ms, one.tokens, one.cached) == (None, None, None, True)
+    assert (one.failed, one.latency_ms, one.is_whole, one.cached) == (None, None, False, True)
     assert outcome(cache="bypass").cached is None
 
 
@@ -148,7 +148,18 @@ def test_a_subjects_first_request_is_what_counts() -> None:
     assert by_subject.metrics["latency_ms_p50"].observations == 1
     assert by_subject.metrics["latency_ms_p50"].value == 0
     assert by_request.metrics["latency_ms_p50"].observations == 10
-    assert (by_subject.requests, by_subject.subjects, by_subject.tokens) == (10, 1, 50)
+    assert (by_subject.requests, by_subject.subjects) == (10, 1)
+
+
+def test_tokens_are_those_of_all_requests_however_they_ended() -> None:
+    ended = ("COMPLETED", "CANCELLED", "UPSTREAM_ERROR", "REJECTED")
+    records = [record(n, "b", termination=how, prompt_tokens=10 + n) for n, how in enumerate(ended)]
+    arm = observed(*records, record(9, "b", subject="", prompt_tokens=1000)).report("a", Unit.SUBJECT, 0.05)[1]
+    assert (arm.prompt_tokens, arm.completion_tokens) == (46, 20)
+    assert arm.metrics["completion_tokens"].observations == 1
+    out = io.StringIO()
+    show("x", [arm], {}, {}, 0.05, "subject", as_json=False, out=out)
+    assert "46 prompt and 20 completion tokens" in out.getvalue()
 
 
 def test_a_report() -> None:

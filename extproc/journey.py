@@ -55,7 +55,7 @@ AFFINITY = "x-extproc-affinity"
 """The request header by which Envoy chooses among a pool's endpoints, where the pool is balanced so. As the stamp."""
 
 MIRROR_STAMP = "x-extproc-mirror"
-"""The pool that gets a copy of the request, for the routes that mirror. As little for clients to set."""
+"""The experiment whose mirror gets a copy of the request, for the routes that mirror. As little for clients to set."""
 
 _log = logging.getLogger(__name__)
 
@@ -237,8 +237,8 @@ class Journey:
             set_headers.append((AFFINITY, ctx.affinity_key))
         if ctx.choice is not None and ctx.choice.named:
             set_headers.append((ENDPOINT, ",".join(ctx.choice.order)))
-        if ctx.destination is not None and ctx.destination.mirror:
-            set_headers.append((MIRROR_STAMP, ctx.destination.mirror))
+        if ctx.destination is not None and ctx.destination.is_mirrored and ctx.destination.taken is not None:
+            set_headers.append((MIRROR_STAMP, ctx.destination.taken.experiment))
         return Forward(tuple(set_headers), call.remove_headers, call.body, facts_known_at_forward(ctx))
 
     # The response.

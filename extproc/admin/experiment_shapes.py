@@ -104,15 +104,34 @@ class Metric(Struct, frozen=True, kw_only=True):
 
 
 class Arm(Struct, frozen=True, kw_only=True):
-    """What came of one arm. `requests` without those of testers; `cost` by currency."""
+    """What came of one arm. `requests` without those of testers; tokens and `cost` (by currency) are
+    of all of these, however they ended."""
 
     name: str
     requests: int
     by_testers: int
     subjects: int
-    tokens: int
+    prompt_tokens: int
+    completion_tokens: int
     cost: dict[str, float]
     metrics: dict[str, Metric]
+
+
+class Copies(Struct, frozen=True, kw_only=True):
+    """What one Envoy counted since it started: copies that came to an end, those that reached a server, those that
+    failed (5xx). `latency_ms` by percentile."""
+
+    ended: int
+    sent: int
+    failed: int
+    latency_ms: dict[str, float]
+
+
+class Mirror(Struct, frozen=True, kw_only=True):
+    """The shadow arm. `copies`: null where Envoy's admin interface says nothing of it."""
+
+    pool: str
+    copies: Copies | None
 
 
 class Report(Struct, frozen=True, kw_only=True):
@@ -124,3 +143,4 @@ class Report(Struct, frozen=True, kw_only=True):
     alpha: float
     unit: Unit
     arms: tuple[Arm, ...]
+    mirror: Mirror | None

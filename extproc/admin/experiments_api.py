@@ -16,7 +16,7 @@ from extproc.admin.problems import Problem
 from extproc.admin.process import Process
 from extproc.config.model import GatewayConfig
 from extproc.experiments import report, sequential
-from extproc.operations import experiments
+from extproc.operations import experiments, mirrors
 from extproc.operations.trail import ActionTrail
 
 MOST_COMPARED = 100_000
@@ -115,6 +115,7 @@ class ExperimentsApi:
             alpha=asked.alpha,
             unit=asked.unit,
             arms=tuple(map(_arm, found.arms)),
+            mirror=None if found.mirror is None else _mirror(found.mirror),
         )
 
 
@@ -174,10 +175,21 @@ def _arm(one: report.ArmReport) -> shapes.Arm:
         requests=one.requests,
         by_testers=one.by_testers,
         subjects=one.subjects,
-        tokens=one.tokens,
+        prompt_tokens=one.prompt_tokens,
+        completion_tokens=one.completion_tokens,
         cost=one.cost,
         metrics={name: _metric(measured) for name, measured in one.metrics.items()},
     )
+
+
+def _mirror(one: mirrors.Mirror) -> shapes.Mirror:
+    copies = one.copies
+    if copies is None:
+        return shapes.Mirror(pool=one.pool, copies=None)
+    ended = shapes.Copies(
+        ended=copies.ended, sent=copies.sent, failed=copies.failed, latency_ms=dict(copies.latency_ms)
+    )
+    return shapes.Mirror(pool=one.pool, copies=ended)
 
 
 def _metric(one: report.Measured) -> shapes.Metric:

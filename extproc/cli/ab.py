@@ -135,7 +135,7 @@ def _report(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> i
     told = _done(observing)
     now = told.now
     show(now.experiment.name, told.arms, now.weights, now.pulled, arguments.alpha, arguments.unit,
-         as_json=arguments.json)  # fmt: skip
+         as_json=arguments.json, mirror=told.mirror)  # fmt: skip
     return 0
 
 

@@ -10,6 +10,7 @@ import msgspec
 
 from extproc.cli.table import table
 from extproc.experiments.report import ArmReport, Measured
+from extproc.operations.mirrors import Copies, Mirror
 
 _HEADER = ("METRIC", "ARM", "N", "VALUE", "INTERVAL", "DIFFERENCE", "INTERVAL", "P")
 _TEXT_COLUMNS = 2
@@ -24,6 +25,7 @@ def show(
     unit: str,
     *,
     as_json: bool,
+    mirror: Mirror | None = None,
     out: TextIO | None = None,
 ) -> None:
     """Write it to `out`, by default standard output."""
@@ -37,22 +39,34 @@ def show(
             }
             for arm in arms
         ]
-        json.dump({"experiment": experiment, "alpha": alpha, "unit": unit, "arms": described}, out, indent=2)
+        json.dump({"experiment": experiment, "alpha": alpha, "unit": unit, "arms": described,
+                   "mirror": msgspec.to_builtins(mirror)}, out, indent=2)  # fmt: skip
         out.write("\n")
         return
     for arm in arms:
         cost = "".join(f", {amount:.6f} {currency}" for currency, amount in sorted(arm.cost.items()))
         out.write(
             f"{arm.name}: weight {weights.get(arm.name, 0.0):g}, {arm.requests} requests of {arm.subjects} subjects, "
-            f"{arm.tokens} tokens{cost}; {arm.by_testers} more by testers\n"
+            f"{arm.prompt_tokens} prompt and {arm.completion_tokens} completion tokens{cost}; "
+            f"{arm.by_testers} more by testers\n"
         )
         if arm.name in pulled:
             out.write(f"  taken out: {pulled[arm.name]}\n")
+    if mirror is not None:
+        out.write(f"mirror {mirror.pool}: {_copies(mirror.copies)}\n")
     observation = "a subject's first request" if unit == "subject" else "a request"
     out.write(f"\nOne observation is {observation}. Intervals and p-values hold however often one looks\n")
     out.write(f"(alpha {alpha:g}); differences are from {arms[0].name}.\n\n")
     rows = [_HEADER, *(_row(name, arm) for name in arms[0].metrics for arm in arms)]
     table(rows, _TEXT_COLUMNS, out)
+
+
+def _copies(copies: Copies | None) -> str:
+    if copies is None:
+        return "not known, because Envoy says nothing of it at gateway.admin"
+    latency = "".join(f", {name} {_number(value)} ms" for name, value in copies.latency_ms.items())
+    told = f"{copies.ended} copies since Envoy started, {copies.sent} reached a server, {copies.failed} failed"
+    return told + (latency or ", latency not known")
 
 
 def _row(metric: str, arm: ArmReport) -> tuple[str, ...]:

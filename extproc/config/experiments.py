@@ -117,7 +117,7 @@ class Mirror(Section):
 
     pool: Name
     """The pool: one cluster, with the dialect and the upstream model of every arm, because Envoy copies the bytes that
-    were written for the arm. What comes of it is in Envoy's statistics of its cluster."""
+    were written for the arm. What comes of it is in `extproc ab report`."""
 
     percent: Annotated[float, pydantic.Field(gt=0, le=100)] = 100.0
     """So many of the experiment's requests are copied."""

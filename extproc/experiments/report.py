@@ -42,13 +42,14 @@ class Measured(Struct, frozen=True):
 
 
 class ArmReport(Struct):
-    """One arm. `requests` are all of it but those of testers."""
+    """One arm. `requests` are all of it but those of testers; tokens and cost are theirs, however they ended."""
 
     name: str
     requests: int = 0
     by_testers: int = 0
     subjects: int = 0
-    tokens: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
     cost: dict[str, float] = field(default_factory=dict)
     metrics: dict[str, Measured] = field(default_factory=dict)
 
@@ -86,7 +87,8 @@ class Observations:
         counted = [one for one in self.outcomes[name] if not one.chosen]
         report = ArmReport(name, len(counted), len(self.outcomes[name]) - len(counted))
         report.subjects = len({one.subject for one in counted})
-        report.tokens = sum(one.tokens or 0 for one in counted)
+        report.prompt_tokens = sum(one.prompt_tokens for one in counted)
+        report.completion_tokens = sum(one.completion_tokens for one in counted)
         for one in counted:
             if one.currency:
                 report.cost[one.currency] = report.cost.get(one.currency, 0.0) + one.cost_nano * _NANO
@@ -97,12 +99,16 @@ class Observations:
         for metric, value in _TIMES.items():
             for level in _LEVELS:
                 report.metrics[f"{metric}_{level}"] = test.quantiles(counted, against, value, _LEVELS[level])
-        means = {**_MEANS, "feedback_score": lambda one: self.ratings.get((one.id, one.team))}
+        means = {**_MEANS, "feedback_score": self._rating}
         if len({one.currency for arm in self.outcomes.values() for one in arm if one.currency}) > 1:
             del means["cost"]  # amounts of different currencies have no mean
         for metric, value in means.items():
             report.metrics[metric] = test.means(counted, against, value)
         return report
+
+    def _rating(self, one: Outcome) -> float | None:
+        """What a user said of the arm's answer; another pool's is none of its merit."""
+        return None if one.failed else self.ratings.get((one.id, one.team))
 
 
 _RATES: Mapping[str, Value] = {
@@ -115,7 +121,7 @@ _TIMES: Mapping[str, Value] = {
     "ttft_ms": lambda one: one.ttft_ms,
 }
 _MEANS: Mapping[str, Value] = {
-    "completion_tokens": lambda one: one.tokens,
+    "completion_tokens": lambda one: one.completion_tokens if one.is_whole else None,
     "cost": lambda one: one.cost_nano * _NANO if one.currency and one.failed is False else None,
 }
 

@@ -25,7 +25,7 @@ from envoy_data_plane.google.protobuf import Any
 
 from extproc.config.model import GatewayConfig
 from extproc.mesh import wire
-from extproc.mesh.clusters import pool_clusters
+from extproc.mesh.clusters import mirror_cluster, pool_clusters
 from extproc.mesh.fallback import fallback_listener
 from extproc.mesh.listener import listener
 from extproc.mesh.processor import processor_cluster
@@ -77,5 +77,13 @@ def clusters(config: GatewayConfig) -> Iterator[Cluster]:
     yield processor_cluster(config)
     if config.telemetry.tracing is not None:
         yield collector_cluster(config.telemetry.tracing)
+    yield from upstream_clusters(config)
+
+
+def upstream_clusters(config: GatewayConfig) -> Iterator[Cluster]:
+    """All that the routes name."""
     for name, pool in config.pools.items():
         yield from pool_clusters(name, pool)
+    for name, experiment in config.experiments.items():
+        if experiment.mirror is not None:
+            yield mirror_cluster(experiment.mirror.pool, config.pools[experiment.mirror.pool], name)

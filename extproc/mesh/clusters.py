@@ -90,6 +90,11 @@ def pool_clusters(name: str, pool: Pool) -> Iterator[Cluster]:
             yield _preferring(name, pool, cluster_name)
 
 
+def mirror_cluster(name: str, pool: Pool, experiment: str) -> Cluster:
+    """The same servers as this pool's, for an experiment's copies alone."""
+    return _cluster(names.mirror_cluster_name(name, experiment), name, pool, pool.clusters)
+
+
 def _cluster(name: str, pool_name: str, pool: Pool, members: Mapping[str, pools.Cluster]) -> Cluster:
     """Envoy's cluster with the endpoints of `members`."""
     named = not all(endpoint.is_ip for cluster in members.values() for endpoint in cluster.endpoints)

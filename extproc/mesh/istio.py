@@ -17,7 +17,7 @@ from envoy_data_plane.google.protobuf import Any
 
 from extproc.config.model import GatewayConfig
 from extproc.mesh import wire
-from extproc.mesh.clusters import pool_clusters
+from extproc.mesh.bootstrap import upstream_clusters
 from extproc.mesh.listener import connection_manager, filters_before_router, router
 from extproc.mesh.processor import processor_cluster
 from extproc.mesh.render import plain
@@ -66,10 +66,7 @@ def envoy_filter(config: GatewayConfig, target: Target) -> dict[str, Json]:
 
 def _patches(config: GatewayConfig, target: Target) -> Iterator[dict[str, Json]]:
     context = {"context": "GATEWAY" if target.place is Place.GATEWAY else "SIDECAR_INBOUND"}
-    clusters = [processor_cluster(config)]
-    for name, pool in config.pools.items():
-        clusters += pool_clusters(name, pool)
-    for cluster in clusters:
+    for cluster in (processor_cluster(config), *upstream_clusters(config)):
         yield _patch("CLUSTER", context, "ADD", plain(cluster))
     manager = {**context, "listener": _listener(target, None)}
     yield _patch("NETWORK_FILTER", manager, "MERGE", plain(_manager(config, target.place)))

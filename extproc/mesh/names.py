@@ -21,7 +21,7 @@ POOL_HEADER = "x-extproc-pool"
 """The stamp: the one request header that generated routes match on."""
 
 MIRROR_HEADER = "x-extproc-mirror"
-"""Beside the stamp, on requests of which another pool gets a copy."""
+"""Beside the stamp, on requests of which another pool gets a copy: the experiment that wants it."""
 
 AFFINITY_HEADER = "x-extproc-affinity"
 """What Envoy hashes to choose an endpoint, where a pool is balanced by keys. It ends here, as the stamp does."""
@@ -65,6 +65,12 @@ def cluster_name(pool: str, cluster: str) -> str:
 def preferring_cluster_name(pool: str, cluster: str) -> str:
     """Envoy's name of the cluster that tries this one first and then the pool's others."""
     return f"{cluster_name(pool, cluster)}/first"
+
+
+def mirror_cluster_name(pool: str, experiment: str) -> str:
+    """Envoy's name of the cluster that gets an experiment's copies and nothing else, so that its statistics are
+    theirs."""
+    return f"{pool}/{experiment}/copies"
 
 
 def whole_cluster_name(pool: str) -> str:

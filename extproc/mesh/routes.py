@@ -74,26 +74,24 @@ def routes(config: GatewayConfig) -> RouteConfiguration:
 def _mirrored(config: GatewayConfig) -> list[Route]:
     """Those of requests of which another pool gets a copy. By route, and not by `cluster_header`, so that the header is
     gone before any upstream sees it."""
-    pairs = {
-        (pool, experiment.mirror.pool): None
-        for experiment in config.experiments.values()
-        if experiment.mirror is not None
-        for pool in pools_of(experiment, config)
-    }
     mirrored = []
-    for name, mirror in pairs:
-        route = _stamped(name, config.pools[name], config)
-        route.name = f"{name}+{mirror}"
-        assert route.match is not None, "it was made above"
-        assert route.route is not None, "it was made above"
-        route.match.headers.append(HeaderMatcher(name=names.MIRROR_HEADER, string_match=StringMatcher(exact=mirror)))
-        (cluster,) = config.pools[mirror].clusters
+    for experiment_name, experiment in config.experiments.items():
+        if experiment.mirror is None:
+            continue
+        wanted = HeaderMatcher(name=names.MIRROR_HEADER, string_match=StringMatcher(exact=experiment_name))
         # The copy is to differ in nothing, its host neither.
         copy = RouteActionRequestMirrorPolicy(
-            cluster=names.cluster_name(mirror, cluster), disable_shadow_host_suffix_append=True
+            cluster=names.mirror_cluster_name(experiment.mirror.pool, experiment_name),
+            disable_shadow_host_suffix_append=True,
         )
-        route.route.request_mirror_policies = [copy]
-        mirrored.append(route)
+        for name in dict.fromkeys(pools_of(experiment, config)):
+            route = _stamped(name, config.pools[name], config)
+            route.name = f"{name}+{experiment_name}"
+            assert route.match is not None, "it was made above"
+            assert route.route is not None, "it was made above"
+            route.match.headers.append(wanted)
+            route.route.request_mirror_policies = [copy]
+            mirrored.append(route)
     return mirrored
 
 

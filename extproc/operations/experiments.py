@@ -18,6 +18,7 @@ from extproc.audit.record import Action
 from extproc.config.model import GatewayConfig
 from extproc.experiments.report import ArmReport, Observations, Unit
 from extproc.operations import usage
+from extproc.operations.mirrors import Mirror, mirror_of
 from extproc.operations.trail import ActionTrail
 from extproc.routing.experiments import Change, Experiment, experiment_of
 from extproc.stores.experiments import ExperimentStore
@@ -68,11 +69,13 @@ class InForce(Struct, frozen=True):
 
 
 class Report(Struct, frozen=True):
-    """What the arms show of requests from `since_s` (Unix seconds) on."""
+    """What the arms show of requests from `since_s` (Unix seconds) on, and what Envoy counted of the
+    mirror since it started; None: there is no mirror."""
 
     arms: Sequence[ArmReport]
     since_s: float
     now: InForce
+    mirror: Mirror | None
 
 
 def named(config: GatewayConfig, name: str) -> Experiment:
@@ -164,7 +167,7 @@ async def report(
     control = config.experiments[name].control
     loop = asyncio.get_running_loop()
     arms = await loop.run_in_executor(computing, observed.report, control, unit, alpha)
-    return Report(arms, since_s, now)
+    return Report(arms, since_s, now, await mirror_of(config, name))
 
 
 async def _observed(

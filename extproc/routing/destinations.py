@@ -42,8 +42,8 @@ class Destination(Struct, frozen=True):
     model: Model
     pool: Pool
     taken: ArmTaken | None = None
-    mirror: str = ""
-    """The pool that gets a copy of the request."""
+    is_mirrored: bool = False
+    """The experiment's mirror gets a copy of the request."""
     cascade: Cascade | None = None
     """What is tried before that."""
 
@@ -91,7 +91,8 @@ class Destinations:
         experiment = self._catalog.experiments[rule.to.experiment]
         taken = self._arm(experiment, facts, subject)
         model, pool = self._resolved(experiment.arms[taken.arm].to, facts, asked)
-        return Destination(rule.name, model, pool, taken, experiment.mirrored(facts.headers.get("x-request-id", "")))
+        copied = experiment.is_mirrored(facts.headers.get("x-request-id", ""))
+        return Destination(rule.name, model, pool, taken, copied)
 
     def _resolved(self, target: Target, facts: Facts, asked: Model) -> tuple[Model, Pool]:
         if target.model is not None:

@@ -80,12 +80,12 @@ class Experiment(Struct, frozen=True):
     steps: tuple[tuple[float, Weights], ...]
     mirror: Mirror | None = None
 
-    def mirrored(self, request_id: str) -> str:
-        """The pool that gets a copy of this request; empty: none does."""
+    def is_mirrored(self, request_id: str) -> bool:
+        """Whether the mirror gets a copy of this request."""
         if self.mirror is None or not request_id:
-            return ""
+            return False
         drawn = int.from_bytes(self._digest(request_id, "/mirror")) * _UNIT
-        return self.mirror.pool if drawn * 100 < self.mirror.percent else ""
+        return drawn * 100 < self.mirror.percent
 
     def configured(self, now_s: float) -> Weights:
         """The weights by gateway.yaml alone."""

@@ -199,10 +199,35 @@ def test_a_mirror_gets_copies_whose_answers_nobody_sees(world: World) -> None:
     assert (copy.path, copy.body) == (original.path, original.body)
     assert dict(copy.headers)["host"] == dict(original.headers)["host"]
     assert not [name for name, _ in (*copy.headers, *original.headers) if "mirror" in name or "authorization" in name]
-    url = f"http://127.0.0.1:{world.gateway.admin_port}/stats?filter=cluster.patient/c0.upstream_rq_5xx"
-    assert wait_until(lambda: httpx.get(url).text.strip().endswith(": 5"))
-    world.ask(x_extproc_mirror="patient")  # forged: nothing is copied
+    world.ask(x_extproc_mirror="mirrored")  # forged: nothing is copied
     assert len(mirror.seen) == before[0] + 6  # its own pool's, which is the same server
+
+
+def test_what_comes_of_copies_is_in_the_report_and_of_nothing_else(world: World) -> None:
+    def told() -> dict[str, Any]:
+        read = json.loads(world.run("ab", "report", "mirrored", "--json"))["mirror"]
+        assert read["pool"] == "patient"
+        found: dict[str, Any] = read["copies"]
+        return found
+
+    mirror = world.upstreams[0]
+    before, seen = told(), len(mirror.seen)
+    mirror.script = answers(500, whole("of the mirror"))
+    failing = [world.ask(x_test="mirrored").status_code for _ in range(3)]
+    assert wait_until(lambda: len(mirror.seen) == seen + 3)
+    mirror.script = chat
+    good = [world.ask(x_test="mirrored").status_code for _ in range(2)]
+    own = {"model": "patient", "messages": [{"role": "user", "content": "not a copy"}]}
+    assert world.http.post("/v1/chat/completions", json=own).status_code == 200
+    assert {*failing, *good} == {200}
+    assert wait_until(lambda: told()["ended"] == before["ended"] + 5)
+    assert wait_until(lambda: told()["latency_ms"], 20.0)
+    after = told()
+    assert (after["sent"] - before["sent"], after["failed"] - before["failed"]) == (5, 3)
+    assert 0 <= after["latency_ms"]["p50"] <= after["latency_ms"]["p95"] <= after["latency_ms"]["p99"]
+    shown = world.run("ab", "report", "mirrored")
+    assert f"mirror patient: {after['ended']} copies since Envoy started" in shown
+    assert json.loads(world.run("ab", "report", "split", "--json"))["mirror"] is None
 
 
 def test_weights_are_set_while_all_runs_and_a_new_description_is_the_newer_word(world: World) -> None:

@@ -52,9 +52,27 @@ def test_what_is_a_failure(termination: str, failed: bool | None) -> None:
     assert (one.latency_ms is None) == (termination != "COMPLETED")
 
 
+@pytest.mark.parametrize("termination", ["COMPLETED", "CANCELLED", "REJECTED", "UPSTREAM_ERROR"])
+def test_what_another_pool_had_to_answer_is_the_arms_failure(termination: str) -> None:
+    one = outcome(termination=termination, fallback_from="next", pool="demo")
+    assert (one.failed, one.latency_ms, one.ttft_ms) == (True, None, None)
+
+
+def test_an_arm_whose_pool_is_down_behind_a_fallback_is_seen_and_taken_out() -> None:
+    """Every request of it was answered, and quickly, by another pool."""
+    dead = {"fallback_from": "next", "pool": "demo", "duration_ms": 1}
+    settings = guarded(metric="error_rate", worse_by=0.05)
+    assert list(tallied(settings, dead, of_control=0, of_arm=60).broken()) == ["b"]
+    rated = record(9) | {"arm": "", "rated": "r3", "score": "1"}
+    arm = observed(*(record(number, "b", **dead) for number in range(5)), rated).report("a", Unit.SUBJECT, 0.05)[1]
+    assert (arm.requests, arm.metrics["error_rate"].value) == (5, 1.0)
+    for metric in ("latency_ms_p50", "ttft_ms_p95", "completion_tokens", "cost", "feedback_score"):
+        assert arm.metrics[metric].observations == 0, metric
+
+
 def test_what_a_cache_knew_says_nothing_of_a_model() -> None:
     one = outcome(cache="hit")
-    assert (one.failed, one.latency_ms, one.tokens, one.cached) == (None, None, None, True)
+    assert (one.failed, one.latency_ms, one.is_whole, one.cached) == (None, None, False, True)
     assert outcome(cache="bypass").cached is None
 
 
@@ -130,7 +148,18 @@ def test_a_subjects_first_request_is_what_counts() -> None:
     assert by_subject.metrics["latency_ms_p50"].observations == 1
     assert by_subject.metrics["latency_ms_p50"].value == 0
     assert by_request.metrics["latency_ms_p50"].observations == 10
-    assert (by_subject.requests, by_subject.subjects, by_subject.tokens) == (10, 1, 50)
+    assert (by_subject.requests, by_subject.subjects) == (10, 1)
+
+
+def test_tokens_are_those_of_all_requests_however_they_ended() -> None:
+    ended = ("COMPLETED", "CANCELLED", "UPSTREAM_ERROR", "REJECTED")
+    records = [record(n, "b", termination=how, prompt_tokens=10 + n) for n, how in enumerate(ended)]
+    arm = observed(*records, record(9, "b", subject="", prompt_tokens=1000)).report("a", Unit.SUBJECT, 0.05)[1]
+    assert (arm.prompt_tokens, arm.completion_tokens) == (46, 20)
+    assert arm.metrics["completion_tokens"].observations == 1
+    out = io.StringIO()
+    show("x", [arm], {}, {}, 0.05, "subject", as_json=False, out=out)
+    assert "46 prompt and 20 completion tokens" in out.getvalue()
 
 
 def test_a_report() -> None:

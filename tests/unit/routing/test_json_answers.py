@@ -1,5 +1,6 @@
 """JSON answers: read, held against schemas, and never for long."""
 
+import json
 from typing import Any
 
 import pytest
@@ -80,6 +81,52 @@ def test_a_schema_that_can_not_be_checked_asks_for_json_alone(case: str) -> None
     text = "[" + ",".join(str(n) for n in range(5_000)) + "]"
     for said in ('"' + "a" * 40 + '!"', '{"aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa!": 1}', text):
         assert JsonShape(schemas=(CAN_NOT_BE_CHECKED[case],)).fits(said)
+
+
+def deep(items: int) -> dict[str, Any]:
+    """Few items at its top, many below."""
+    return {"below": {"further": list(range(items))}}
+
+
+@pytest.mark.parametrize("keyword", ["const", "enum"])
+def test_comparing_with_much_below_the_top_counts_as_much(keyword: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Many references to one big value, each of them a comparison to its very end: not more than the budget has."""
+    compared = 0
+
+    class Counted(int):
+        def __eq__(self, other: object) -> bool:
+            nonlocal compared
+            compared += 1
+            return int(self) == other
+
+        __hash__ = int.__hash__
+
+    said = deep(1000)
+    value: Any = {"below": {"further": [Counted(n) for n in range(1000)]}}
+    schema = {
+        "allOf": [{"$ref": "#/$defs/big"}] * 5000,
+        "$defs": {"big": {keyword: value if keyword == "const" else [value]}},
+    }
+    assert JsonShape(schemas=(schema,)).fits(json.dumps(said))
+    assert 0 < compared <= json_answers.MOST_STEPS
+    few = {**schema, "allOf": [{"$ref": "#/$defs/big"}, {"type": "array"}]}
+    assert not JsonShape(schemas=(few,)).fits(json.dumps(said))
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"allOf": [{"uniqueItems": True}, {"type": "object"}]},
+        {"allOf": [{"dependentRequired": {"0": ["0"] * 30_000}}, {"type": "object"}]},
+        {"allOf": [{"$ref": "#/" + "x/" * 30_000}, {"type": "object"}]},
+        {"allOf": [{"$ref": "#named"}, {"type": "object"}], "$defs": {"n": {"$anchor": "named"}}},
+        {"allOf": [{"$ref": "#/$defs/n"}, {"type": "object"}], "$defs": {"n": {"$id": "http://127.0.0.1/n"}}},
+    ],
+)
+def test_what_costs_more_than_it_shows_is_not_checked(schema: dict[str, Any]) -> None:
+    """None of these fits, and none is held against it."""
+    rows = [[n, *range(50)] for n in range(100)]
+    assert JsonShape(schemas=(schema,)).fits(json.dumps(rows))
 
 
 def test_it_takes_no_more_than_its_steps(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -71,6 +71,16 @@ class ModelStates:
         standing, ms = await self._runner.run(self._enter, _keys(model.mesh, model.model), asked)
         return Entry(Standing(standing), ms)
 
+    async def look(self, model: MeshModel) -> Entry:
+        """Where a request would stand that asked for the model now; nothing is loaded for it."""
+        survey = await self.survey(model.mesh, [model.model])
+        row = survey.models[model.model]
+        if row.state is State.LOADED:
+            return Entry(Standing.READY, row.since_ms)
+        if row.state is State.FAILED and survey.now_ms < row.retry_ms:
+            return Entry(Standing.FAILED, row.retry_ms - survey.now_ms)
+        return Entry(Standing.FULL if row.waiting >= model.queue_length else Standing.WAITING)
+
     async def leave(self, model: MeshModel, ticket: str) -> None:
         await self._runner.run(self._leave, _keys(model.mesh, model.model), (ticket,), Haste.SOON)
 

@@ -26,18 +26,17 @@ from extproc.config.model import GatewayConfig
 from extproc.model_mesh import OCCUPYING, State
 from extproc.routing.model_meshes import Mesh, meshes_of
 from extproc.routing.model_plan import Do, Model, Room, Step, next_step
-from extproc.routing.model_repository import ModelRepository, RepositoryError
+from extproc.routing.model_repository import BUSY, LOADING, READY, UNLOADING, ModelRepository, RepositoryError
 from extproc.stores.errors import StoreUnavailable
 from extproc.stores.model_states import ModelRow, ModelStates, Survey
 from extproc.telemetry.model_mesh_metrics import ModelMeshMetrics
 
 LOOK_S = 0.25
 _SYNC_S = 1.0
-_READY = "READY"
 _log = logging.getLogger(__name__)
 
-Index = Mapping[TcpAddress, frozenset[str]]
-"""By server that answers the models that are ready there."""
+Index = Mapping[TcpAddress, Mapping[str, frozenset[str]]]
+"""By server that answers, and by model, the states of its versions there; without those that take no memory."""
 
 
 class MeshLoader:
@@ -118,32 +117,30 @@ class MeshLoader:
     async def _sync(self, survey: Survey) -> None:
         """What the servers have is how it is, whatever was believed."""
         self._synced_s = time.monotonic()
-        found = await asyncio.gather(*(self._ready_on(server) for server in self._servers))
-        self._index = {server: ready for server, ready in zip(self._servers, found, strict=True) if ready is not None}
+        found = await asyncio.gather(*(self._there(server) for server in self._servers))
+        self._index = {server: there for server, there in zip(self._servers, found, strict=True) if there is not None}
         if not self._index:
             return
         for name, row in survey.models.items():
-            there = any(name in ready for ready in self._index.values())
-            if there and row.state not in (State.LOADED, State.DRAINING):
-                await self._mark(name, State.LOADED)
-            elif not there and row.state in OCCUPYING:
-                if row.state in (State.LOADED, State.DRAINING):
-                    _log.warning("a model is gone from its servers", extra=self._about(name))
-                await self._mark(name, State.ABSENT)
+            state = _believed(row.state, frozenset().union(*(there.get(name, ()) for there in self._index.values())))
+            if state is State.ABSENT and row.state in (State.LOADED, State.DRAINING):
+                _log.warning("a model is gone from its servers", extra=self._about(name))
+            if state is not row.state:
+                await self._mark(name, state)
 
-    async def _ready_on(self, server: TcpAddress) -> frozenset[str] | None:
+    async def _there(self, server: TcpAddress) -> Mapping[str, frozenset[str]] | None:
         try:
             states = await self._servers[server].states()
         except RepositoryError:
             return None  # Envoy's health checks say so louder
-        return frozenset(name for name, versions in states.items() if _READY in versions)
+        return {name: found for name, all_ in states.items() if (found := all_ & BUSY)}
 
     def _missing(self, survey: Survey) -> tuple[str, TcpAddress] | None:
         """A model that is loaded, and one of the servers that has it not: it was started again, say."""
-        for server, ready in self._index.items():
+        for server, there in self._index.items():
             if time.monotonic() >= self._repair_s.get(server, 0.0):
                 for name, row in survey.models.items():
-                    if row.state is State.LOADED and name not in ready and not row.to_go:
+                    if row.state is State.LOADED and name not in there and not row.to_go:
                         return name, server
         return None
 
@@ -279,6 +276,18 @@ class ModelLoader(Collector):
             for model, row in loader.rows.items():
                 loaded.add_metric([loader.mesh, model], row.state in (State.LOADED, State.DRAINING))
         yield loaded
+
+
+def _believed(state: State, found: frozenset[str]) -> State:
+    """The state of a model of which that was found on all servers together. What Triton loads or unloads takes its
+    room until Triton has done it, whoever asked for it and whether or not he waits still."""
+    if READY in found:
+        return state if state is State.DRAINING else State.LOADED
+    if LOADING in found:
+        return State.LOADING
+    if UNLOADING in found:
+        return State.UNLOADING
+    return State.ABSENT if state in OCCUPYING else state
 
 
 def _wanted(config: GatewayConfig) -> tuple[Mapping[str, Mesh], str, float]:

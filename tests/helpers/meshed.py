@@ -77,9 +77,10 @@ class EmptyTriton:
         index = httpx.post(f"{self.url}/v2/repository/index", content=b"{}", timeout=10).json()
         return {one["name"] for one in index if one.get("state") == "READY"}
 
-    def _states(self) -> set[str]:
+    def states(self) -> dict[str, str]:
+        """By model, as its index has it; each has one version."""
         index = httpx.post(f"{self.url}/v2/repository/index", content=b"{}", timeout=10).json()
-        return {one.get("state", "") for one in index}
+        return {one["name"]: one.get("state", "") for one in index}
 
     def loads(self, model: str) -> int:
         """How often it was loaded, by the server's own log."""
@@ -89,7 +90,7 @@ class EmptyTriton:
         """Unload all, behind everybody's back."""
         for model in self.loaded():
             httpx.post(f"{self.url}/v2/repository/models/{model}/unload", content=b"{}", timeout=10)
-        assert wait_until(lambda: not self._states() & {"READY", "LOADING", "UNLOADING"}, _READY_TIMEOUT_S)
+        assert wait_until(lambda: not set(self.states().values()) & {"READY", "LOADING", "UNLOADING"}, _READY_TIMEOUT_S)
 
     def close(self) -> None:
         self.stop()

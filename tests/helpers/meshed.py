@@ -88,9 +88,13 @@ class EmptyTriton:
 
     def empty(self) -> None:
         """Unload all, behind everybody's back."""
-        for model in self.loaded():
-            httpx.post(f"{self.url}/v2/repository/models/{model}/unload", content=b"{}", timeout=10)
-        assert wait_until(lambda: not set(self.states().values()) & {"READY", "LOADING", "UNLOADING"}, _READY_TIMEOUT_S)
+
+        def is_empty() -> bool:
+            for model in self.loaded():
+                httpx.post(f"{self.url}/v2/repository/models/{model}/unload", content=b"{}", timeout=10)
+            return not set(self.states().values()) & {"READY", "LOADING", "UNLOADING"}
+
+        assert wait_until(is_empty, _READY_TIMEOUT_S)
 
     def close(self) -> None:
         self.stop()

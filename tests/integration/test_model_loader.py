@@ -41,11 +41,10 @@ class World:
         self._used: set[tuple[str, str]] = set()
         self._tasks = [asyncio.create_task(self._beat())]
 
-    def start_loader(self) -> asyncio.Task[None]:
+    def start_loader(self, name: str = "") -> asyncio.Task[None]:
         metrics = ModelMeshMetrics(CollectorRegistry())
-        loader = MeshLoader(
-            f"loader-{len(self._tasks)}", self.mesh, ModelStates(self._url, 5.0), self._session, metrics
-        )
+        name = name or f"loader-{len(self._tasks)}"
+        loader = MeshLoader(name, self.mesh, ModelStates(self._url, 5.0), self._session, metrics)
         self._tasks.append(asyncio.create_task(loader.run()))
         return self._tasks[-1]
 
@@ -189,12 +188,13 @@ async def test_what_a_replaced_loader_loads_takes_its_room(world: World) -> None
     world.mesh = replace(world.mesh, settings=ModelMesh(max_models=1), models=PLAIN)
     for triton in world.tritons:
         triton.loading("one", SLOW_S)
-    first = world.start_loader()
+    first = world.start_loader("reloaded")
     assert await world.enter("one", "a") is Standing.WAITING
     await world.takes_room("one", LOADING)
     await world.leave("one", "a")
     first.cancel()
-    world.start_loader()
+    await asyncio.wait([first])
+    world.start_loader("reloaded")
     await world.is_served_alone("two", "b")
 
 
@@ -202,7 +202,7 @@ async def test_an_unload_that_took_too_long_takes_its_room_until_triton_is_done(
     world.mesh = replace(world.mesh, settings=IMPATIENT, models=PLAIN)
     world.start_loader()
     await world.uses("one", "a")
-    asked = {"text_input": "Hi", "parameters": {"max_tokens": 400}}  # 4 s of which the mesh is not told
+    asked = {"text_input": "Hi", "stream": True, "max_tokens": 600}  # about 6 s of which the mesh is not told
     async with aiohttp.ClientSession() as session:
         url = f"{world.tritons[0].url}/v2/models/one/generate_stream"
         async with session.post(url, json=asked) as stream:
@@ -215,20 +215,25 @@ async def test_an_unload_that_took_too_long_takes_its_room_until_triton_is_done(
 
 async def test_what_the_configuration_dropped_goes_first(world: World) -> None:
     world.mesh = replace(world.mesh, settings=ModelMesh(max_models=1), models={"one": MeshedModel()})
-    first = world.start_loader()
+    first = world.start_loader("reloaded")
     await world.uses("one", "a")
     first.cancel()
+    await asyncio.wait([first])
     world.mesh = replace(world.mesh, models={"two": MeshedModel()})
-    world.start_loader()
+    world.start_loader("reloaded")
     assert await world.enter("two", "b") is Standing.WAITING
-    await asyncio.sleep(7)
+    await asyncio.sleep(2)
     assert world.loaded() == [{"one"}] * 2  # somebody uses it still
     await world.leave("one", "a")
     await world.is_served_alone("two", "b")
 
 
-async def test_what_others_loaded_is_left_alone(world: World) -> None:
-    world.mesh = replace(world.mesh, settings=ModelMesh(max_models=1), models={"two": MeshedModel()})
+@pytest.mark.parametrize("moved", [False, True])
+async def test_what_others_loaded_or_took_over_is_left_alone(world: World, moved: bool) -> None:
+    taken = frozenset({"one"}) if moved else frozenset[str]()
+    world.mesh = replace(world.mesh, settings=ModelMesh(max_models=1), models={"two": MeshedModel()}, untouched=taken)
+    if moved:
+        await world.states.begun("gpu", "one", 0)
     async with aiohttp.ClientSession() as session:
         for triton in world.tritons:
             async with session.post(f"{triton.url}/v2/repository/models/one/load", json={}) as answer:
@@ -236,3 +241,4 @@ async def test_what_others_loaded_is_left_alone(world: World) -> None:
     world.start_loader()
     await world.uses("two", "b")
     assert world.loaded() == [{"one", "two"}] * 2
+    assert "one" not in await world.states.all_begun("gpu")

@@ -16,6 +16,7 @@ import httpx
 from tests.e2e.test_everything_on import SHIPPED, switched_on
 from tests.helpers.beside import GatewayBeside
 from tests.helpers.browser import browsing
+from tests.helpers.layers import layered
 from tests.helpers.stack import running_stack
 
 IMG = pathlib.Path(__file__).parent / "img"
@@ -32,6 +33,22 @@ TEXTS = (
     "Charge 4111 1111 1111 1111, please.",
 )
 WEIGHTS = (8, 8, 6, 4, 4, 3, 1, 1)
+MORE = """
+experiments:
+  llm-v2:
+    control: current
+    sticky: user
+    arms: {current: {pool: demo, weight: 50}, next: {pool: demo-next, weight: 50}}
+pools:
+  demo-next:
+    dialect: triton-generate
+    model: demo_llm
+    clusters: {triton-b: {endpoints: ["127.0.0.1:${EXTPROC_TRITON_B_HTTP_PORT:-8010}"]}}
+policies:
+  route: {rules: [{name: new-version, when: {models: [demo-llm]}, to: {experiment: llm-v2}}]}
+  admit: {pools: {demo: {requests: 2}, demo-next: {requests: 2}}}
+"""
+"""Two arms, and lines before their pools that are narrow enough to be seen."""
 
 
 async def keys(admin: str) -> list[str]:
@@ -53,7 +70,12 @@ async def client(base: str, key: str, every_s: float, until_s: float) -> None:
             text = dice.choices(TEXTS, WEIGHTS)[0].format(n=dice.randrange(12))
             demo = f"[[demo:ttft_ms={dice.randrange(30, 400)}]][[demo:tpot_ms={dice.randrange(3, 20)}]]"
             demo = demo if dice.random() < 0.7 else ""  # the same again, without: a cache may know it
-            body = {"model": "demo-llm", "messages": [{"role": "user", "content": demo + text}], "temperature": 0}
+            body = {
+                "model": "demo-llm",
+                "messages": [{"role": "user", "content": demo + text}],
+                "temperature": 0,
+                "user": f"u{dice.randrange(200)}",
+            }
             await http.post("/chat/completions", json={**body, "stream": dice.random() < 0.5, "max_tokens": 40})
             await asyncio.sleep(dice.expovariate(1 / every_s))
 
@@ -85,7 +107,7 @@ def main() -> None:
         directory = pathlib.Path(made)
         with running_stack(directory / "stack") as stack:
             (directory / "gateway").mkdir()
-            gateway = GatewayBeside(stack, directory / "gateway", switched_on(SHIPPED.read_text()))
+            gateway = GatewayBeside(stack, directory / "gateway", layered(switched_on(SHIPPED.read_text()), MORE))
             admin = f"http://localhost:{gateway.ports.service_admin}"
             try:
                 asyncio.run(pictures(admin, gateway.base_url, directory, traffic_s))

@@ -74,6 +74,11 @@ def _envoy(arguments: argparse.Namespace) -> int:
 
     loaded = gateway_file.load(arguments.file)
     if arguments.format != _FORMATS[0]:
+        if loaded.fallback_address is not None:
+            raise CommandFailed(
+                "fallback pools, cascades and model meshes need a listener of their own in Envoy, and an EnvoyFilter"
+                " adds none: leave them out, or run Envoy as the chart does"
+            )
         print(mesh.to_yaml(mesh.envoy_filter(loaded, _target(arguments))), end="")
         return 0
     if arguments.xds_dir is None:

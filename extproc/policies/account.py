@@ -167,6 +167,9 @@ def facts_known_at_end(ctx: RequestContext, termination: Termination) -> Facts:
         **_queue_facts(ctx),
         **_endpoint_facts(ctx),
     }
+    price = price_facts(ctx, termination)
+    if price["currency"]:
+        facts |= {"price": int(price["price_nano"]) / 1e9, "currency": price["currency"]}
     if progress.first_bytes_s is not None:
         facts["ttft_ms"] = round((progress.first_bytes_s - ctx.arrived_s) * 1e3, 3)
     return facts

@@ -267,11 +267,12 @@ def _pool(strategy: str, servers: Sequence[RunningTriton]) -> str:
 
 @dataclass(frozen=True)
 class Played:
-    """What is sent, how fast, and what the servers' simulation is told."""
+    """What is sent, how fast, and what the servers' simulation is told; whether ours knows such servers, too."""
 
     arrivals: list[Arrival]
     speed: float
     parameters: Mapping[str, int]
+    is_simulated: bool
 
 
 def slice_of(trace: Path) -> Played:
@@ -283,7 +284,7 @@ def slice_of(trace: Path) -> Played:
     else:
         chosen = [replace(arrival, output_tokens=OUTPUT_TOKENS) for arrival in one_in(arrivals, REPLAYED_ONE_IN)]
     speed = chosen[-1].at_s / REPLAY_S
-    return Played(sped_up(chosen, speed), speed, parameters)
+    return Played(sped_up(chosen, speed), speed, parameters, is_simulated=not is_azure(trace))
 
 
 def replayed(played: Played, strategy: str, endpoints: int, *, leave: bool) -> None:
@@ -310,7 +311,7 @@ def replayed(played: Played, strategy: str, endpoints: int, *, leave: bool) -> N
         some = [one for one in answered if (one.at_s >= half_s) == bool(half)]
         print(f"  half {half + 1}: hits {rate:.1%}, TTFT {_times(one.ttft_s for one in some)}")
         print(f"  {'':7}whole answers {_times(one.took_s for one in some)}")
-    if strategy in simulation.STRATEGIES:
+    if played.is_simulated and strategy in simulation.STRATEGIES:
         fleet = Fleet(endpoints, strategy, CACHE_TOKENS, leaves_at_s=half_s if leave else None)
         simulated_half = simulate(fleet, played.arrivals, key_of(2), half_s)
         print(f"  half 2 simulated:{simulation.HEADING}\n{'':19}{simulated_half.line()}")

@@ -9,24 +9,29 @@ from typing import Any
 
 import httpx
 import pytest
+import yaml
 
 from tests.helpers.cached import Cached, cached, choice, whole
+from tests.helpers.pages import Page
 from tests.helpers.scripted_upstream import answers
 from tests.helpers.semantic import verifier_folder
 
-POLICIES = """
-cache: {mode: enforce}
-semantic_cache: {mode: enforce, threshold: 0.9, deadline_s: 5, debug_headers: true}
-"""
 ASKED = "How do I disable two-factor authentication?"
 PARAPHRASED = "How can I turn off two-factor authentication?"
 NEAR_MISS = "How do I enable two-factor authentication?"
 
 
+def policies(**more: Any) -> str:
+    """The page's, and what a slow machine and these questions need."""
+    shown = yaml.safe_load(Page("semantic-cache").blocks("yaml")[0])["policies"]
+    shown["semantic_cache"] |= {"threshold": 0.9, "deadline_s": 5, "debug_headers": True, **more}
+    return yaml.safe_dump(shown)
+
+
 @pytest.fixture(scope="module")
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cached]:
     verifier_folder()
-    with cached(tmp_path_factory.mktemp("semantic") / "gateway", POLICIES) as gateway:
+    with cached(tmp_path_factory.mktemp("semantic") / "gateway", policies()) as gateway:
         yield gateway
 
 
@@ -200,7 +205,7 @@ encoder: {backend: triton, triton: {address: "127.0.0.1:1"}}
 
 def test_without_the_encoder_requests_go_on(tmp_path: pathlib.Path) -> None:
     verifier_folder()
-    with cached(tmp_path / "gateway", POLICIES, more=NO_ENCODER) as gateway:
+    with cached(tmp_path / "gateway", policies(), more=NO_ENCODER) as gateway:
         says(gateway, "fresh")
         first = ask(gateway, ASKED)
         assert result(first) == "miss"
@@ -210,7 +215,7 @@ def test_without_the_encoder_requests_go_on(tmp_path: pathlib.Path) -> None:
 
 
 def test_the_shadow_serves_nothing(tmp_path: pathlib.Path) -> None:
-    shadow = POLICIES.replace("semantic_cache: {mode: enforce", "semantic_cache: {mode: shadow")
+    shadow = policies(mode="shadow")
     verifier_folder()
     with cached(tmp_path / "gateway", shadow) as gateway:
         says(gateway, "fresh")

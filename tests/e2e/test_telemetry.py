@@ -79,6 +79,8 @@ def test_a_chat_is_recorded_alike_in_answer_usage_event_and_access_log(
     same = ("principal", "team", "tier", "operation", "model", "pool", "prompt_tokens", "completion_tokens")
     assert {name: line[name] for name in same} == {name: event[name] for name in same}
     assert (line["termination"], line["ttft_ms"]) == (event["termination"], event["ttft_ms"])
+    assert (round(line["price"] * 1e9), line["currency"]) == (event["price_nano"], event["currency"])
+    assert event["price_nano"] > 0
 
 
 def test_embeddings_are_recorded(http: httpx.Client, stack: Stack) -> None:

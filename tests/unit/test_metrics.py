@@ -11,7 +11,7 @@ from extproc.principal import Principal
 from tests.helpers.journeys import Inside
 
 DOCS = pathlib.Path(__file__).parents[2] / "docs"
-KEYS = 2_000
+KEYS = 20_000
 _NEVER = {"key", "principal", "team", "user", "request_id", "trace_id", "path"}
 HEAD = {":method": "POST", ":path": "/v1/chat/completions", "content-type": "application/json"}
 ASK = b'{"model": "talker", "messages": [{"role": "user", "content": "Hi"}]}'

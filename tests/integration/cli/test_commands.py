@@ -137,6 +137,18 @@ def test_an_envoy_filter_for_nobody_is_refused(
     assert said in done.stderr
 
 
+def test_an_envoy_filter_without_the_listener_that_a_fallback_needs_is_refused(
+    extproc: Extproc, config: pathlib.Path
+) -> None:
+    shown = yaml.safe_load(config.read_text())
+    name, pool = next(iter(shown["pools"].items()))
+    shown["pools"] |= {"spare": pool, name: {**pool, "fallback": [{"pool": "spare"}]}}
+    config.write_text(yaml.safe_dump(shown))
+    done = extproc("envoy", "--format", "istio-sidecar", "--port", "8000", config)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "need a listener of their own" in done.stderr
+
+
 def test_an_envoy_filter_is_for_whom_it_says(extproc: Extproc, config: pathlib.Path) -> None:
     selected = ("--selector", "app=triton", "--namespace", "models", "--name", "n")
     done = extproc("envoy", "--format", "istio-sidecar", "--port", "8000", *selected, str(config))

@@ -23,21 +23,21 @@ from prometheus_client.registry import Collector
 
 from extproc.config.address import TcpAddress
 from extproc.config.model import GatewayConfig
+from extproc.config.model_meshes import MeshedModel
 from extproc.model_mesh import OCCUPYING, State
 from extproc.routing.model_meshes import Mesh, meshes_of
 from extproc.routing.model_plan import Do, Model, Room, Step, next_step
-from extproc.routing.model_repository import ModelRepository, RepositoryError
+from extproc.routing.model_repository import BUSY, LOADING, READY, UNLOADING, ModelRepository, RepositoryError
 from extproc.stores.errors import StoreUnavailable
 from extproc.stores.model_states import ModelRow, ModelStates, Survey
 from extproc.telemetry.model_mesh_metrics import ModelMeshMetrics
 
 LOOK_S = 0.25
 _SYNC_S = 1.0
-_READY = "READY"
 _log = logging.getLogger(__name__)
 
-Index = Mapping[TcpAddress, frozenset[str]]
-"""By server that answers the models that are ready there."""
+Index = Mapping[TcpAddress, Mapping[str, frozenset[str]]]
+"""By server that answers, and by model, the states of its versions there; without those that take no memory."""
 
 
 class MeshLoader:
@@ -52,6 +52,7 @@ class MeshLoader:
         self._servers = {server: ModelRepository(session, server) for server in mesh.servers}
         self._room = Room(mesh.settings.max_models, mesh.settings.memory_mb)
         self._index: Index = {}
+        self._dropped: Mapping[str, MeshedModel] = {}
         self._synced_s = float("-inf")
         self._repair_s: dict[TcpAddress, float] = {}  # a server that could not load is left alone until then
         self._doing: asyncio.Task[None] | None = None
@@ -83,7 +84,7 @@ class MeshLoader:
         if not survey.leads or (self._doing is not None and not self._doing.done()):
             return
         if time.monotonic() - self._synced_s >= _SYNC_S:
-            await self._sync(survey)
+            await self._sync()
             survey = await self._survey()
         if not self._index or not survey.leads:  # nobody is there who could do anything
             return
@@ -94,58 +95,72 @@ class MeshLoader:
             self._doing = asyncio.get_running_loop().create_task(self._repair(*missing))
 
     async def _survey(self) -> Survey:
-        survey = await self._states.survey(self.mesh, list(self._mesh.models), self._name)
+        survey = await self._states.survey(self.mesh, [*self._mesh.models, *self._dropped], self._name)
         self.rows = survey.models
         return survey
 
     def _models(self, survey: Survey) -> list[Model]:
+        known = {**self._dropped, **self._mesh.models}
         return [
             Model(
                 name,
                 row.state,
-                self._mesh.models[name].memory_mb or 0,
-                self._mesh.models[name].keep,
+                known[name].memory_mb or 0,
+                known[name].keep,
                 row.used_ms,
                 row.in_use,
                 row.waiting,
                 row.wanted_ms,
                 row.retry_ms,
-                row.to_go,
+                row.to_go or name in self._dropped,
             )
             for name, row in survey.models.items()
+            if name in self._mesh.models or row.state in OCCUPYING
         ]
 
-    async def _sync(self, survey: Survey) -> None:
+    async def _sync(self) -> None:
         """What the servers have is how it is, whatever was believed."""
         self._synced_s = time.monotonic()
-        found = await asyncio.gather(*(self._ready_on(server) for server in self._servers))
-        self._index = {server: ready for server, ready in zip(self._servers, found, strict=True) if ready is not None}
+        found = await asyncio.gather(*(self._there(server) for server in self._servers))
+        self._index = {server: there for server, there in zip(self._servers, found, strict=True) if there is not None}
         if not self._index:
             return
-        for name, row in survey.models.items():
-            there = any(name in ready for ready in self._index.values())
-            if there and row.state not in (State.LOADED, State.DRAINING):
-                await self._mark(name, State.LOADED)
-            elif not there and row.state in OCCUPYING:
-                if row.state in (State.LOADED, State.DRAINING):
-                    _log.warning("a model is gone from its servers", extra=self._about(name))
-                await self._mark(name, State.ABSENT)
+        begun = await self._states.all_begun(self.mesh)
+        self._dropped = {
+            name: MeshedModel(memory_mb=memory_mb or None)
+            for name, memory_mb in begun.items()
+            if name not in self._mesh.models and name not in self._mesh.untouched
+        }
+        for name in begun.keys() & self._mesh.untouched:
+            await self._states.forget(self.mesh, name)  # it belongs to others now
+        for name, row in (await self._survey()).models.items():
+            everywhere = frozenset[str]().union(*(there.get(name, ()) for there in self._index.values()))
+            if name in begun and not everywhere and len(self._index) == len(self._servers):
+                await self._states.forget(self.mesh, name)
+            state = _believed(row.state, everywhere)
+            if state is State.ABSENT and row.state in (State.LOADED, State.DRAINING):
+                _log.warning("a model is gone from its servers", extra=self._about(name))
+            if state is not row.state:
+                await self._mark(name, state)
 
-    async def _ready_on(self, server: TcpAddress) -> frozenset[str] | None:
+    async def _there(self, server: TcpAddress) -> Mapping[str, frozenset[str]] | None:
         try:
             states = await self._servers[server].states()
         except RepositoryError:
             return None  # Envoy's health checks say so louder
-        return frozenset(name for name, versions in states.items() if _READY in versions)
+        return {name: found for name, all_ in states.items() if (found := all_ & BUSY)}
 
     def _missing(self, survey: Survey) -> tuple[str, TcpAddress] | None:
         """A model that is loaded, and one of the servers that has it not: it was started again, say."""
-        for server, ready in self._index.items():
+        for server, there in self._index.items():
             if time.monotonic() >= self._repair_s.get(server, 0.0):
                 for name, row in survey.models.items():
-                    if row.state is State.LOADED and name not in ready and not row.to_go:
+                    if row.state is State.LOADED and name not in there and self._stays(name, row):
                         return name, server
         return None
+
+    def _stays(self, name: str, row: ModelRow) -> bool:
+        return name in self._mesh.models and not row.to_go
 
     async def _guarded(self, step: Step, survey: Survey) -> None:
         try:
@@ -164,6 +179,7 @@ class MeshLoader:
             await self._mark(step.model, State.LOADED)
         elif step.do is Do.LOAD:
             if await self._mark(step.model, State.LOADING):
+                await self._states.begun(self.mesh, step.model, self._mesh.models[step.model].memory_mb or 0)
                 await self._load(step.model)
         # Whoever came to use it since it was looked at, keeps it.
         elif await self._mark(step.model, State.UNLOADING, only_idle=True):
@@ -279,6 +295,18 @@ class ModelLoader(Collector):
             for model, row in loader.rows.items():
                 loaded.add_metric([loader.mesh, model], row.state in (State.LOADED, State.DRAINING))
         yield loaded
+
+
+def _believed(state: State, found: frozenset[str]) -> State:
+    """The state of a model of which that was found on all servers together. What Triton loads or unloads takes its
+    room until Triton has done it, whoever asked for it and whether or not he waits still."""
+    if READY in found:
+        return state if state is State.DRAINING else State.LOADED
+    if LOADING in found:
+        return State.LOADING
+    if UNLOADING in found:
+        return State.UNLOADING
+    return State.ABSENT if state in OCCUPYING else state
 
 
 def _wanted(config: GatewayConfig) -> tuple[Mapping[str, Mesh], str, float]:

@@ -72,6 +72,9 @@ class ModelUses(Protocol):
     async def enter(self, model: MeshModel, ticket: str) -> Entry:
         """Use the model now, or be one of those who wait for it. Raises DependencyError."""
 
+    async def look(self, model: MeshModel) -> Entry:
+        """What `enter` would say; nobody uses it or waits for it after that. Raises DependencyError."""
+
     async def turn(self, model: MeshModel, ticket: str, timeout_s: float) -> Entry:
         """Wait; still WAITING at the end is too long. Raises DependencyError."""
 
@@ -83,6 +86,9 @@ class AlwaysThere:
     """`ModelUses` where nothing is loaded on demand."""
 
     async def enter(self, model: MeshModel, ticket: str) -> Entry:
+        return Entry(Standing.READY, 0)
+
+    async def look(self, model: MeshModel) -> Entry:
         return Entry(Standing.READY, 0)
 
     async def turn(self, model: MeshModel, ticket: str, timeout_s: float) -> Entry:

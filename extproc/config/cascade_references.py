@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from extproc.config.cascades import Cascade
 from extproc.config.document import Key
 from extproc.config.model import GatewayConfig
+from extproc.config.model_mesh_references import comes_and_goes
 from extproc.config.models import Model
 from extproc.config.pools import DialectName
 from extproc.config.rules import Rule
@@ -52,6 +53,8 @@ def broken_target(key: Key, rule: Rule, config: GatewayConfig) -> Iterator[Findi
             yield key, f"{name} and {cascade.first} are served by the same pool {asked.pool}"
         elif _currencies_differ(asked, first) and _GENERATES.intersection(asked.operations):
             yield key, f"the prices of {name} and {cascade.first} are in different currencies"
+        elif comes_and_goes(config, asked.pool) and any(can_try(cascade, name, op, config) for op in asked.operations):
+            yield key, f"of {name}, asked second, nothing waits until it is loaded: keep the model of pool {asked.pool}"
 
 
 def can_try(cascade: Cascade, asked: str, operation: Operation, config: GatewayConfig) -> bool:

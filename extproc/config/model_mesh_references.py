@@ -87,14 +87,15 @@ def _nobody_waits(config: GatewayConfig) -> Iterator[Finding]:
     text = "nothing waits until it is loaded: keep its model"
     for name, pool in config.pools.items():
         for index, fallback in enumerate(pool.fallback):
-            if _comes_and_goes(config, fallback.pool):
+            if comes_and_goes(config, fallback.pool):
                 yield ("pools", name, "fallback", index, "pool"), text
     for name, experiment in config.experiments.items():
-        if experiment.mirror is not None and _comes_and_goes(config, experiment.mirror.pool):
+        if experiment.mirror is not None and comes_and_goes(config, experiment.mirror.pool):
             yield ("experiments", name, "mirror", "pool"), text
 
 
-def _comes_and_goes(config: GatewayConfig, name: str) -> bool:
+def comes_and_goes(config: GatewayConfig, name: str) -> bool:
+    """Whether the pool's model is loaded when a request waits for it, and only then."""
     pool = config.pools.get(name)
     mesh = None if pool is None or pool.model_mesh is None else config.model_meshes.get(pool.model_mesh)
     return pool is not None and mesh is not None and not mesh.models.get(pool.model, MeshedModel()).keep

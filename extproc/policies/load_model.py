@@ -51,21 +51,30 @@ class LoadModel:
         # Who asks about a model does not want it loaded.
         if model is None or ctx.operation not in _OPERATIONS:
             return CONTINUE
+        if not self._enforced:
+            await self._shadow(model)
+            return CONTINUE
         ctx.model_ticket = ticket = uuid.uuid4().hex
         entry = await self._uses.enter(model, ticket)
         waited = entry.standing is Standing.WAITING
-        if waited and self._enforced:
+        if waited:
             entry = await self._wait(ctx, model, ticket)
         if entry.standing is Standing.READY:
             self._metrics.ended(model.mesh, model.model, "waited" if waited else "at_once")
             return CONTINUE
         outcome = _OUTCOMES[entry.standing]
         self._metrics.ended(model.mesh, model.model, outcome)
-        return Reject(_refusal(model, entry, outcome)) if self._enforced else CONTINUE
+        return Reject(_refusal(model, entry, outcome))
 
     async def on_close(self, ctx: RequestContext, termination: Termination) -> None:
         if ctx.model_ticket:
             await self._uses.leave(ctx.model_ticket)
+
+    async def _shadow(self, model: MeshModel) -> None:
+        """Count what would come of it. Whoever asked for the model would have it loaded, so nobody does."""
+        entry = await self._uses.look(model)
+        outcome = {Standing.READY: "at_once", Standing.WAITING: "waited"}.get(entry.standing)
+        self._metrics.ended(model.mesh, model.model, outcome or _OUTCOMES[entry.standing])
 
     async def _wait(self, ctx: RequestContext, model: MeshModel, ticket: str) -> Entry:
         began_s = self._clock.monotonic()

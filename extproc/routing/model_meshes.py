@@ -16,24 +16,26 @@ from extproc.model_mesh import MeshModel
 
 
 class Mesh(Struct, frozen=True):
-    """`models` by their names on the servers."""
+    """`models` by their names on the servers. `untouched`: those of pools that are in no mesh, on whatever server."""
 
     name: str
     settings: ModelMesh
     servers: tuple[TcpAddress, ...]
     models: Mapping[str, MeshedModel]
+    untouched: frozenset[str] = frozenset()
 
 
 def meshes_of(config: GatewayConfig) -> Mapping[str, Mesh]:
     """By name. Every pool of a mesh has the same servers: the configuration is checked for that."""
     meshes = {}
+    untouched = frozenset(pool.model for pool in config.pools.values() if pool.model_mesh is None)
     for name, settings in config.model_meshes.items():
         pools = [pool for pool in config.pools.values() if pool.model_mesh == name]
         servers = dict.fromkeys(
             endpoint for pool in pools for cluster in pool.clusters.values() for endpoint in cluster.endpoints
         )
         models = {pool.model: settings.models.get(pool.model, MeshedModel()) for pool in pools}
-        meshes[name] = Mesh(name, settings, tuple(servers), models)
+        meshes[name] = Mesh(name, settings, tuple(servers), models, untouched)
     return meshes
 
 

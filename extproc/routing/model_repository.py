@@ -21,7 +21,9 @@ _ANSWER_LIMIT_BYTES = 4 << 20
 _MOST_SHOWN_CHARS = 300
 _ASK_S = 2.0
 _LOOK_S = 0.1
-_BUSY = frozenset({"READY", "LOADING", "UNLOADING"})
+READY, LOADING, UNLOADING = "READY", "LOADING", "UNLOADING"
+BUSY = frozenset({READY, LOADING, UNLOADING})
+"""In these a version of a model takes memory; a load or an unload that nobody waits for any more goes on."""
 
 
 class _Version(Struct):
@@ -74,7 +76,7 @@ class ModelRepository:
         try:
             async with asyncio.timeout(timeout_s):
                 await self._post(f"/models/{quote(model, safe='')}/unload", b"{}", timeout_s)
-                while _BUSY & (await self.states()).get(model, frozenset()):  # noqa: ASYNC110 (nothing can be awaited)
+                while BUSY & (await self.states()).get(model, frozenset()):  # noqa: ASYNC110 (nothing can be awaited)
                     await asyncio.sleep(_LOOK_S)
         except TimeoutError:
             raise RepositoryError(f"not unloaded in {timeout_s} s") from None

@@ -71,6 +71,16 @@ class ModelStates:
         standing, ms = await self._runner.run(self._enter, _keys(model.mesh, model.model), asked)
         return Entry(Standing(standing), ms)
 
+    async def look(self, model: MeshModel) -> Entry:
+        """Where a request would stand that asked for the model now; nothing is loaded for it."""
+        survey = await self.survey(model.mesh, [model.model])
+        row = survey.models[model.model]
+        if row.state is State.LOADED:
+            return Entry(Standing.READY, row.since_ms)
+        if row.state is State.FAILED and survey.now_ms < row.retry_ms:
+            return Entry(Standing.FAILED, row.retry_ms - survey.now_ms)
+        return Entry(Standing.FULL if row.waiting >= model.queue_length else Standing.WAITING)
+
     async def leave(self, model: MeshModel, ticket: str) -> None:
         await self._runner.run(self._leave, _keys(model.mesh, model.model), (ticket,), Haste.SOON)
 
@@ -94,6 +104,22 @@ class ModelStates:
         done: int = await self._runner.run(self._mark, keys, (loader, "1" if only_idle else "", *pairs))
         return done == 1
 
+    async def begun(self, mesh: str, model: str, memory_mb: int) -> None:
+        """The mesh loads it: it is the mesh's to unload, even when it is in the configuration no more."""
+        async with bounded(self._timeout_s):
+            await self._redis.hset(_begun(mesh), model, str(memory_mb))
+
+    async def all_begun(self, mesh: str) -> Mapping[str, int]:
+        """What the mesh has loaded and has not forgotten, with the memory in MB that each was said to take."""
+        async with bounded(self._timeout_s):
+            found: Any = await self._redis.hgetall(_begun(mesh))
+        return {name.decode(): int(memory_mb) for name, memory_mb in found.items()}
+
+    async def forget(self, mesh: str, model: str) -> None:
+        """It is gone."""
+        async with bounded(self._timeout_s):
+            await self._redis.hdel(_begun(mesh), model)
+
     async def ask_to_go(self, mesh: str, model: str, for_ms: int) -> None:
         """An operator wants it unloaded, for so long."""
         async with bounded(self._timeout_s):
@@ -107,6 +133,10 @@ class ModelStates:
 
 def _loader(mesh: str) -> str:
     return f"{TAG}:model-loader:{mesh}"
+
+
+def _begun(mesh: str) -> str:
+    return f"{TAG}:model-begun:{mesh}"
 
 
 def _to_go(mesh: str, model: str) -> str:

@@ -56,6 +56,7 @@ class SharedModelUses:
         self._proving: dict[str, asyncio.Task[bool]] = {}
         self._lost_until_s = 0.0
         self._lost = False
+        degraded(False)
 
     @property
     def idle(self) -> bool:
@@ -64,6 +65,9 @@ class SharedModelUses:
     async def enter(self, model: MeshModel, ticket: str) -> Entry:
         self._open[ticket] = _Ticket(model)
         return await self._ask(model, ticket)
+
+    async def look(self, model: MeshModel) -> Entry:
+        return await self._heard(lambda: self._states.look(model))
 
     async def turn(self, model: MeshModel, ticket: str, timeout_s: float) -> Entry:
         due_s = self._clock.monotonic() + timeout_s
@@ -88,13 +92,16 @@ class SharedModelUses:
 
     async def beat(self) -> None:
         """One sign of life of all that use a model; those of the time without Redis are known to it from then on."""
-        tickets: dict[tuple[str, str], list[str]] = {}
+        tickets: dict[tuple[str, str], dict[str, MeshModel]] = {}
         for name, ticket in self._open.items():
             if ticket.uses:
-                tickets.setdefault((ticket.model.mesh, ticket.model.model), []).append(name)
+                tickets.setdefault((ticket.model.mesh, ticket.model.model), {})[name] = ticket.model
         try:
-            for (mesh, model), names in tickets.items():
-                await self._states.beat(mesh, model, names)
+            for (mesh, model), named in tickets.items():
+                await self._states.beat(mesh, model, list(named))
+                self._find()
+                for name in named.keys() - self._open.keys():  # it left meanwhile, and may be counted again
+                    await self._states.leave(named[name], name)
         except StoreUnavailable as error:
             self._lose(error)
 
@@ -107,7 +114,7 @@ class SharedModelUses:
     async def _ask(self, model: MeshModel, ticket: str) -> Entry:
         known = self._open[ticket]
         try:
-            entry = await self._enter(model, ticket)
+            entry = await self._heard(lambda: self._states.enter(model, ticket))
         except StoreUnavailable:
             known.uses = True  # it goes on without leave, where that is how it is configured
             raise
@@ -116,18 +123,15 @@ class SharedModelUses:
             return Entry(Standing.WAITING, UNKNOWN_MS)
         return entry
 
-    async def _enter(self, model: MeshModel, ticket: str) -> Entry:
+    async def _heard(self, ask: Callable[[], Awaitable[Entry]]) -> Entry:
         if self._clock.monotonic() < self._lost_until_s:
             raise StoreUnavailable("it was lost a moment ago")
         try:
-            entry = await self._states.enter(model, ticket)
+            entry = await ask()
         except StoreUnavailable as error:
             self._lose(error)
             raise
-        if self._lost:
-            self._lost = False
-            self._report(False)
-            _log.warning("Redis is back: models are loaded on demand again")
+        self._find()
         return entry
 
     async def _proves(self, model: MeshModel, loaded_ms: int) -> bool:
@@ -142,6 +146,12 @@ class SharedModelUses:
             self._proved[model.pool] = loaded_ms
             return True
         return False
+
+    def _find(self) -> None:
+        if self._lost:
+            self._lost = False
+            self._report(False)
+            _log.warning("Redis is back: models are loaded on demand again")
 
     def _lose(self, error: StoreUnavailable) -> None:
         self._lost_until_s = self._clock.monotonic() + _LOST_S

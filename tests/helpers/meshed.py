@@ -77,9 +77,10 @@ class EmptyTriton:
         index = httpx.post(f"{self.url}/v2/repository/index", content=b"{}", timeout=10).json()
         return {one["name"] for one in index if one.get("state") == "READY"}
 
-    def _states(self) -> set[str]:
+    def states(self) -> dict[str, str]:
+        """By model, as its index has it; each has one version."""
         index = httpx.post(f"{self.url}/v2/repository/index", content=b"{}", timeout=10).json()
-        return {one.get("state", "") for one in index}
+        return {one["name"]: one.get("state", "") for one in index}
 
     def loads(self, model: str) -> int:
         """How often it was loaded, by the server's own log."""
@@ -87,9 +88,13 @@ class EmptyTriton:
 
     def empty(self) -> None:
         """Unload all, behind everybody's back."""
-        for model in self.loaded():
-            httpx.post(f"{self.url}/v2/repository/models/{model}/unload", content=b"{}", timeout=10)
-        assert wait_until(lambda: not self._states() & {"READY", "LOADING", "UNLOADING"}, _READY_TIMEOUT_S)
+
+        def is_empty() -> bool:
+            for model in self.loaded():
+                httpx.post(f"{self.url}/v2/repository/models/{model}/unload", content=b"{}", timeout=10)
+            return not set(self.states().values()) & {"READY", "LOADING", "UNLOADING"}
+
+        assert wait_until(is_empty, _READY_TIMEOUT_S)
 
     def close(self) -> None:
         self.stop()

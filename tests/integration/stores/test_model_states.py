@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 
 import pytest
 
@@ -113,14 +113,53 @@ async def test_a_worker_without_redis_goes_on_and_is_counted_when_it_is_back(
     own_redis.stop()
     with pytest.raises(DependencyError):
         await uses.enter(model, "t")
-    assert lost == [True]
+    assert lost == [False, True]  # what was lost before it was made is over
     own_redis.start()
     onlooker = ModelStates(own_redis.url, 5.0)
     while not (await onlooker.survey(model.mesh, [model.model])).models[model.model].in_use:
         await uses.beat()
         await asyncio.sleep(0.05)
+    assert lost == [False, True, False]
     await uses.close()
     await onlooker.close()
+
+
+async def test_who_leaves_during_a_sign_of_life_is_gone(shared_redis: RedisServer, model: MeshModel) -> None:
+    class Overtaken(ModelStates):
+        async def beat(self, mesh: str, model: str, tickets: Sequence[str]) -> None:
+            await uses.leave("t")
+            await super().beat(mesh, model, tickets)
+
+    async def arrives(_: MeshModel) -> bool:
+        return True
+
+    states = Overtaken(shared_redis.url, 5.0)
+    uses = SharedModelUses(states, Clock(), arrives, lambda _: None)
+    assert await leads(states, model)
+    assert await put(states, model, State.LOADED)
+    assert (await uses.enter(model, "t")).standing is Standing.READY
+    await uses.beat()
+    assert (await states.survey(model.mesh, [model.model])).models[model.model].in_use == 0
+    await uses.close()
+
+
+async def test_who_only_looks_is_told_the_same_and_leaves_nothing(states: ModelStates, model: MeshModel) -> None:
+    async def looks() -> Standing:
+        return (await states.look(model)).standing
+
+    assert await looks() is Standing.WAITING
+    assert await leads(states, model)
+    now_ms = (await states.survey(model.mesh, [model.model])).now_ms
+    assert await put(states, model, State.FAILED, until=now_ms + 60_000)
+    assert await looks() is Standing.FAILED
+    assert await put(states, model, State.LOADED)
+    assert await looks() is Standing.READY
+    assert await put(states, model, State.ABSENT)
+    row = (await states.survey(model.mesh, [model.model])).models[model.model]
+    assert (row.in_use, row.waiting, row.used_ms, row.wanted_ms) == (0, 0, 0, 0)
+    for ticket in ("a", "b"):
+        assert await standing(states, model, ticket) is Standing.WAITING
+    assert await looks() is Standing.FULL
 
 
 async def test_nothing_is_sent_to_a_model_before_envoy_sees_it(states: ModelStates, model: MeshModel) -> None:

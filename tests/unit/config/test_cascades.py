@@ -97,3 +97,20 @@ def test_mistakes_are_found_with_their_line(tmp_path: pathlib.Path, given: str, 
 def test_a_rule_for_every_model_tries_it_where_it_can(tmp_path: pathlib.Path) -> None:
     checked = load(tmp_path, text(rule="{name: r, to: {cascade: frugal}}"))
     assert set(checked.cascades) == {"frugal"}
+
+
+def meshed(keep: str, rule: str = RULE) -> str:
+    """The large model comes and goes in a mesh, unless it is kept."""
+    given = text(rule=rule).replace("large: {pool: a, operations: [chat]", "large: {pool: a, operations: [completions]")
+    given = given.replace("a: {dialect: openai,", "a: {dialect: triton-generate, model_mesh: gpu,")
+    return given + f"model_meshes: {{gpu: {{max_models: 1, models: {{x: {{keep: {keep}}}}}}}}}\n"
+
+
+@pytest.mark.parametrize("rule", [RULE, "{name: r, to: {cascade: frugal}}"])
+def test_a_second_model_that_comes_and_goes_would_never_be_loaded(tmp_path: pathlib.Path, rule: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load(tmp_path, meshed("false", rule))
+    message = "of large, asked second, nothing waits until it is loaded: keep the model of pool a"
+    found = [(one.line, one.key, one.message) for one in caught.value.problems]
+    assert found == [(14, "policies.route.rules[0].to.cascade", message)]
+    assert load(tmp_path, meshed("true", rule)).cascades

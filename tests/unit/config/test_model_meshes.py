@@ -17,6 +17,7 @@ models:
 pools:
   a: {{dialect: kserve, model: x, model_mesh: gpu, clusters: {{c: {{endpoints: ["h:1", "i:1"]}}}}{more}}}
   b: {{dialect: {dialect}, model: y, model_mesh: {mesh}, clusters: {{c: {{endpoints: {servers}}}}}}}
+  c: {{dialect: kserve, model: z, clusters: {{c: {{endpoints: ["h:1"]}}}}}}
 model_meshes:
   gpu: {gpu}
 {meshes}
@@ -49,6 +50,7 @@ def test_a_mesh_is_made_of_the_pools_that_name_it() -> None:
     mesh = meshes_of(parsed)["gpu"]
     assert [str(server) for server in mesh.servers] == ["h:1", "i:1"]
     assert {name: (one.memory_mb, one.keep) for name, one in mesh.models.items()} == {"x": (4, True), "y": (6, False)}
+    assert mesh.untouched == {"z"}
     model = mesh_model("b", parsed)
     assert model is not None
     assert (model.mesh, model.model, model.pool, model.wait_s) == ("gpu", "y", "b", 7)

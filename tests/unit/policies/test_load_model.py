@@ -35,6 +35,10 @@ class Uses:
         self.tickets.add(ticket)
         return self.first
 
+    async def look(self, model: MeshModel) -> Entry:
+        assert model is MODEL
+        return self.first
+
     async def turn(self, model: MeshModel, ticket: str, timeout_s: float) -> Entry:
         assert timeout_s == MODEL.wait_s
         assert self.then is not None, "nobody was to wait"
@@ -127,9 +131,20 @@ async def test_who_leaves_while_waiting_is_counted(inside: Inside) -> None:
     assert inside.metric("extproc_model_requests_total", mesh="gpu", model="m", outcome="left") == 1
 
 
-@pytest.mark.parametrize("standing", [Standing.WAITING, Standing.FULL, Standing.FAILED])
-async def test_shadowed_it_asks_and_nobody_waits(inside: Inside, standing: Standing) -> None:
-    assert await verdict(inside, Uses(Entry(standing)), context(inside), PolicyMode.SHADOW) is CONTINUE
+@pytest.mark.parametrize(
+    ("standing", "outcome"),
+    [
+        (Standing.READY, "at_once"),
+        (Standing.WAITING, "waited"),
+        (Standing.FULL, "full"),
+        (Standing.FAILED, "failed"),
+    ],
+)
+async def test_shadowed_it_looks_and_nobody_asks(inside: Inside, standing: Standing, outcome: str) -> None:
+    ctx = context(inside)
+    assert await verdict(inside, Uses(Entry(standing)), ctx, PolicyMode.SHADOW) is CONTINUE
+    assert ctx.model_ticket == ""  # or the loader would load the model for it
+    assert inside.metric("extproc_model_requests_total", mesh="gpu", model="m", outcome=outcome) == 1
 
 
 async def test_a_question_about_a_model_loads_nothing(inside: Inside) -> None:

@@ -26,6 +26,7 @@ Run = Callable[[Page, GatewayBeside, str], str]
         ("limits", [Page.run]),
         ("redaction", [Page.run]),
         ("routing-rules", [Page.run]),
+        ("validation", [Page.run]),
     ],
 )
 def test_the_example(stack: Stack, tmp_path: pathlib.Path, name: str, runs: list[Run]) -> None:

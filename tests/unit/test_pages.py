@@ -38,6 +38,7 @@ RUN_BY: Mapping[str, str] = {
     "routing-rules": "tests/e2e/test_pages.py",
     "semantic-cache": "tests/e2e/test_semantic_cache.py",
     "usage": "tests/integration/cli/test_usage.py",
+    "validation": "tests/e2e/test_pages.py",
 }
 BASE = """
 keys: {hash_secret: a-secret-of-enough-letters}
@@ -115,8 +116,8 @@ def test_every_policy_has_a_page_with_an_example_that_a_test_runs() -> None:
     own_pages = {"identify": "identity", "limit": "limits", "admit": "admission", "redact": "redaction",
                  "content_filter": "content-rules", "semantic_cache": "semantic-cache", "cache": "caching",
                  "route": "routing-rules", "affinity": "routing", "endpoint": "routing",
-                 "load_model": "model-mesh"}  # fmt: skip
-    without_settings = {"scan", "validate", "count_tokens", "account", "list_models"}
+                 "load_model": "model-mesh", "validate": "validation", "count_tokens": "validation"}  # fmt: skip
+    without_settings = {"scan", "account", "list_models"}
     for policy in set(pipeline.SETTINGS) - without_settings:
         page = own_pages.get(policy, policy)
         assert blocks(page), f"docs/{page}.md shows no configuration of {policy}"

@@ -17,7 +17,7 @@ from extproc.dialects.registry import error_body
 from extproc.exchange.machine import Exchange
 from extproc.exchange.messages import Effect, End, Reply, Respond, Send, StartResponse, WholeResponse
 from extproc.policies import interface as policy
-from extproc.policies.account import facts_known_at_end, facts_known_at_forward
+from extproc.policies.account import facts_known_at_forward, metadata_known_at_end
 from extproc.policies.context import RequestContext
 from extproc.policies.interface import Termination, Verdict
 from extproc.policies.pipeline import Pipeline
@@ -112,7 +112,7 @@ class Responder:
 
     async def _replace(self, ctx: RequestContext, data: bytes) -> None:
         """All at once. What another pool says is an answer of ours to Envoy, for which the request has failed."""
-        metadata, headers = facts_known_at_end(ctx, Termination.COMPLETED), self._response_headers(ctx)
+        metadata, headers = metadata_known_at_end(ctx, Termination.COMPLETED), self._response_headers(ctx)
         whole: Effect = WholeResponse(headers, _NOT_OURS, data, metadata)
         if ctx.served is not None:
             whole = Respond(ctx.progress.status, headers, data, metadata)
@@ -183,14 +183,14 @@ class Responder:
     ) -> None:  # fmt: skip
         ctx.progress.status = status
         await self._pipeline.on_reply(ctx)
-        metadata = facts_known_at_forward(ctx) | facts_known_at_end(ctx, termination)
+        metadata = facts_known_at_forward(ctx) | metadata_known_at_end(ctx, termination)
         await self._finish(Respond(status, (*headers, *_own_headers(ctx)), body, metadata, ctx.reason), termination)
 
     # The end.
 
     async def end(self, ctx: RequestContext, data: bytes, termination: Termination) -> None:
         """The last bytes of what is on its way."""
-        await self._finish(End(data, facts_known_at_end(ctx, termination)), termination)
+        await self._finish(End(data, metadata_known_at_end(ctx, termination)), termination)
 
     async def _finish(self, effect: Effect, termination: Termination) -> None:
         # Known before it is said: Envoy may give the stream up, and cancel us, as soon as it has the last reply.

@@ -150,7 +150,7 @@ def price_facts(ctx: RequestContext, termination: Termination) -> Facts:
 
 
 def facts_known_at_end(ctx: RequestContext, termination: Termination) -> Facts:
-    """What came of it, for the access log and the usage event (proto: extproc.v1.ExchangeMetadata)."""
+    """What came of it, for the usage event and, with its price as people read it, for the access log."""
     progress = ctx.progress
     facts: Facts = {
         "prompt_tokens": progress.totals.prompt_tokens,
@@ -167,11 +167,16 @@ def facts_known_at_end(ctx: RequestContext, termination: Termination) -> Facts:
         **_queue_facts(ctx),
         **_endpoint_facts(ctx),
     }
-    price = price_facts(ctx, termination)
-    if price["currency"]:
-        facts |= {"price": int(price["price_nano"]) / 1e9, "currency": price["currency"]}
     if progress.first_bytes_s is not None:
         facts["ttft_ms"] = round((progress.first_bytes_s - ctx.arrived_s) * 1e3, 3)
+    return facts
+
+
+def metadata_known_at_end(ctx: RequestContext, termination: Termination) -> Facts:
+    """The same for Envoy (proto: extproc.v1.ExchangeMetadata)."""
+    facts, price = facts_known_at_end(ctx, termination), price_facts(ctx, termination)
+    if price["currency"]:
+        facts |= {"price": int(price["price_nano"]) / 1e9, "currency": price["currency"]}
     return facts
 
 
